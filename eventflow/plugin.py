@@ -1,0 +1,368 @@
+"""Plugins: handlers, transforms and rewrites with configuration, per-run state and a lifecycle; and finding them by name."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import importlib.metadata
+import inspect
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, dataclass_transform, overload
+
+import attrs
+
+from eventflow import signals
+from eventflow.errors import PluginError, UsageError
+from eventflow.events import Event
+from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of
+
+if TYPE_CHECKING:
+    from eventflow.pipeline import Pipeline
+    from eventflow.rewriting import Part
+    from eventflow.run import Run
+
+__all__ = ["Available", "Mark", "Plugin", "available", "load", "on", "rewrite", "state", "transform"]
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Event)
+E1 = TypeVar("E1", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+F = TypeVar("F", bound=Callable[..., Any])
+P = TypeVar("P")
+R = TypeVar("R")
+
+ENTRY_POINTS = "eventflow.plugins"
+RewriteFamily = Literal["text", "refusal", "reasoning", "tool"]
+REWRITE_FAMILIES: tuple[RewriteFamily, ...] = ("text", "refusal", "reasoning", "tool")
+_MARKS = "__eventflow_marks__"
+_STATE = "eventflow.state"
+
+
+@attrs.frozen
+class Mark:
+    """What a decorator says of a plugin's method.
+
+    Attributes:
+        kind: ``on``, ``transform`` or ``rewrite``.
+        matchers: What it is for (of a rewrite: none).
+        families: The families whose text a rewrite takes.
+        order: Of a handler.
+        errors: Of a handler.
+    """
+
+    kind: Literal["on", "transform", "rewrite"]
+    matchers: tuple[Matcher, ...] = ()
+    families: tuple[RewriteFamily, ...] = ()
+    order: int = 0
+    errors: ErrorPolicy = "raise"
+
+
+# --- decorators ------------------------------------------------------------------------------------------------------
+
+
+class MethodOn(Protocol[E]):
+    """``on(EventClass)`` in the body of a plugin."""
+
+    @overload
+    def __call__(self, method: Callable[[P, E], R]) -> Callable[[P, E], R]: ...
+    @overload
+    def __call__(self, method: Callable[[P, E, Run], R]) -> Callable[[P, E, Run], R]: ...
+
+
+def _marker(mark: Mark) -> Callable[[F], F]:
+    def decorate(method: F) -> F:
+        if not callable(method):
+            raise UsageError(f"@{mark.kind} decorates a method, not {method!r}")
+        marks = [*getattr(method, _MARKS, ()), mark]
+        setattr(method, _MARKS, marks)
+        return method
+
+    return decorate
+
+
+def _matchers(decorator: str, selects: tuple[Select, ...]) -> tuple[Matcher, ...]:
+    if not selects:
+        raise UsageError(f'@{decorator} needs a selector: @{decorator}(TextDelta), @{decorator}("tool"), @{decorator}("*")')
+    if callable(selects[0]) and not isinstance(selects[0], type):
+        raise UsageError(f'@{decorator} is written with a selector: @{decorator}("*")')
+    return tuple(matcher_of(select) for select in selects)
+
+
+@overload
+def on(select: type[E], /, *, order: int = ..., errors: ErrorPolicy = ...) -> MethodOn[E]: ...
+@overload
+def on(
+    select: type[E1], second: type[E2], /, *, order: int = ..., errors: ErrorPolicy = ...
+) -> MethodOn[E1 | E2]: ...
+@overload
+def on(*selects: Select, order: int = ..., errors: ErrorPolicy = ...) -> Callable[[F], F]: ...
+def on(*selects: Select, order: int = 0, errors: ErrorPolicy = "raise") -> Any:
+    """Make a plugin's method a handler: called with the event, and the run if it takes a second argument.
+
+    Args:
+        selects: Event classes, wire names, families or patterns.
+        order: Lower comes first among the plugin's handlers.
+        errors: ``isolate`` reports its failure as a `HandlerFailed` event instead of ending the run.
+
+    Raises:
+        UsageError: A selector can never match.
+    """
+    return _marker(Mark("on", _matchers("on", selects), order=order, errors=errors))
+
+
+@overload
+def transform(select: type[E], /) -> MethodOn[E]: ...
+@overload
+def transform(select: type[E1], second: type[E2], /) -> MethodOn[E1 | E2]: ...
+@overload
+def transform(*selects: Select) -> Callable[[F], F]: ...
+def transform(*selects: Select) -> Any:
+    """Make a plugin's method decide what goes on in place of an event: an event, None (drop it), or several.
+
+    The plugin's own handlers see the event before; what a transform gives passes the plugin's later transforms and
+    the plugins after it.
+
+    Raises:
+        UsageError: A selector can never match.
+    """
+    return _marker(Mark("transform", _matchers("transform", selects)))
+
+
+class MethodRewrite(Protocol):
+    """``rewrite(...)`` in the body of a plugin."""
+
+    @overload
+    def __call__(self, method: Callable[[P, str], str]) -> Callable[[P, str], str]: ...
+    @overload
+    def __call__(self, method: Callable[[P, str, Part], str]) -> Callable[[P, str, Part], str]: ...
+
+
+def rewrite(*families: RewriteFamily) -> MethodRewrite:
+    """Make a plugin's method rewrite the text of a family, wherever a stream repeats it.
+
+    Called with each piece of text as it comes, it returns the text that goes on. A method that takes a second
+    argument, the `Part`, may hold text back in ``part.held`` and return less; it is called once more, with ``""`` and
+    ``part.final`` true, when the part ends. Deltas, ``done`` events, parts, items and the terminal event stay
+    consistent.
+
+    Args:
+        families: ``text``, ``refusal``, ``reasoning`` or ``tool`` (arguments, inputs and code).
+
+    Raises:
+        UsageError: A family has no text.
+    """
+    for family in families or ("",):
+        if family not in REWRITE_FAMILIES:
+            raise UsageError(f"@rewrite takes the families {', '.join(REWRITE_FAMILIES)}, not {family!r}")
+    return cast("MethodRewrite", _marker(Mark("rewrite", families=families)))
+
+
+@overload
+def state(*, default: T) -> T: ...
+@overload
+def state(*, factory: Callable[[], T]) -> T: ...
+def state(*, default: Any = attrs.NOTHING, factory: Callable[[], Any] | None = None) -> Any:
+    """A plugin's field that is fresh in every run: ``words: int = state(default=0)``.
+
+    Args:
+        default: Its value when a run starts; immutable.
+        factory: Or what makes it: ``state(factory=list)``.
+
+    Raises:
+        PluginError: Neither or both are given, or the default is mutable.
+    """
+    if (default is attrs.NOTHING) == (factory is None):
+        raise PluginError("state() takes either default=... or factory=...")
+    if isinstance(default, list | dict | set | bytearray):
+        raise PluginError(f"state(default={default!r}) would be shared by all runs; write state(factory={type(default).__name__})")
+    if factory is not None:
+        return attrs.field(init=False, factory=factory, metadata={_STATE: True})
+    return attrs.field(init=False, default=default, metadata={_STATE: True})
+
+
+# --- the class -------------------------------------------------------------------------------------------------------
+
+
+@dataclass_transform(field_specifiers=(attrs.field, state))
+class Plugin:
+    """Handlers, transforms and rewrites with configuration and per-run state. Subclass it::
+
+        class WordCount(Plugin):
+            minimum: int = 1                     # configuration: an ordinary attrs field
+            words: int = state(default=0)        # state: fresh in every run
+
+            @on(TextDelta)
+            def count(self, event: TextDelta) -> None:
+                self.words += len(event.delta.split())
+
+    Subclassing makes it an attrs class. An instance given to a dispatcher is a template: every run works with a
+    shallow copy whose state is fresh. What runs are meant to share is an object in a configuration field, with a lock
+    of its own.
+    """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _refuse_shared_defaults(cls)
+        try:
+            attrs.define(slots=False, eq=False)(cls)
+        except (TypeError, ValueError, attrs.exceptions.UnannotatedAttributeError) as error:
+            raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
+
+    def open(self) -> None:
+        """Called once per dispatcher, before its first run: acquire what runs share."""
+
+    def close(self) -> None:
+        """Called once per dispatcher, when it is closed: release what `open` acquired."""
+
+    def start(self, run: Run) -> Any:
+        """A run begins. May be async."""
+
+    def finish(self, run: Run) -> Any:
+        """The stream has ended, well or badly; may return events still held back. Not called when the run was left."""
+
+    def stop(self, run: Run) -> Any:
+        """The run is over, on whatever path; always called, in reverse order. May be async."""
+
+    def __or__(self, other: Plugin) -> Pipeline:
+        """``a | b``: a pipeline in which *b* sees what *a* lets through."""
+        if not isinstance(other, Plugin):
+            return NotImplemented
+        from eventflow.pipeline import Pipeline
+
+        return Pipeline(self, other)
+
+
+def _refuse_shared_defaults(cls: type) -> None:
+    for name, value in vars(cls).items():
+        if name in vars(cls).get("__annotations__", {}) and isinstance(value, list | dict | set | bytearray):
+            kind = type(value).__name__
+            raise PluginError(
+                f"plugin {cls.__qualname__}: the default of {name} is a {kind} that all runs would share; write "
+                f"state(factory={kind}) for a run's own, attrs.field(factory={kind}) for configuration"
+            )
+
+
+@functools.cache
+def _state_fields(cls: type[Plugin]) -> tuple[tuple[str, Any], ...]:
+    if not attrs.has(cls):
+        return ()
+    return tuple((field.name, field.default) for field in attrs.fields(cls) if field.metadata.get(_STATE))
+
+
+def instantiate(template: Plugin) -> Plugin:
+    """A run's own copy of a template: configuration shared, state fresh."""
+    instance = copy.copy(template)
+    for name, default in _state_fields(type(template)):
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # typed as a function, is a class
+            factory = cast("Any", default)
+            value = factory.factory(instance) if factory.takes_self else factory.factory()
+        else:
+            value = default
+        instance.__dict__[name] = value
+    return instance
+
+
+@functools.cache
+def marked_methods(cls: type[Plugin]) -> tuple[tuple[str, Mark], ...]:
+    """The decorated methods of a plugin class, in order of definition, base classes first."""
+    found: dict[str, tuple[Mark, ...]] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            function = inspect.unwrap(value.__func__ if isinstance(value, staticmethod | classmethod) else value)
+            marks = getattr(function, _MARKS, None) if callable(function) else None
+            if marks:
+                found[name] = tuple(marks)
+            elif name in found:
+                del found[name]  # overridden without a decorator: no handler any more
+    return tuple((name, mark) for name, marks in found.items() for mark in marks)
+
+
+# --- finding by name -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Available:
+    """A plugin that can be used by name.
+
+    Attributes:
+        name: The name of its entry point.
+        target: Where it is: ``module:attribute``.
+        distribution: The package that brings it, with its version.
+        allowed: Whether ``EVENTFLOW_PLUGINS`` lets it be loaded.
+    """
+
+    name: str
+    target: str
+    distribution: str
+    allowed: bool = True
+    entry: Any = attrs.field(default=None, repr=False, eq=False)
+
+
+def available() -> tuple[Available, ...]:
+    """The plugins that can be used by name, sorted; nothing is imported.
+
+    Entry points of the group ``eventflow.plugins``. The environment variable ``EVENTFLOW_PLUGINS`` (a comma list of
+    names) limits what may be loaded.
+    """
+    limit = os.environ.get("EVENTFLOW_PLUGINS")
+    names = None if limit is None else {name.strip() for name in limit.split(",") if name.strip()}
+    found: list[Available] = []
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"
+        found.append(
+            Available(entry.name, entry.value, distribution, names is None or entry.name in names, entry)
+        )
+    unique = {(plugin.name, plugin.target, plugin.distribution): plugin for plugin in found}  # seen twice on one path
+    return tuple(sorted(unique.values(), key=lambda plugin: (plugin.name, plugin.distribution)))
+
+
+def load(name: str) -> Callable[..., Plugin]:
+    """The class, or maker, of the plugin called *name*.
+
+    Raises:
+        PluginError: No plugin, or more than one, has the name; it may not be loaded; it does not import; it is none.
+    """
+    plugins = available()
+    named = [plugin for plugin in plugins if plugin.name == name]
+    if not named:
+        close = difflib.get_close_matches(name, [plugin.name for plugin in plugins], n=1)
+        names = ", ".join(dict.fromkeys(plugin.name for plugin in plugins)) or "none"
+        hint = f"did you mean {close[0]!r}?" if close else f"there is: {names}."
+        raise PluginError(f"no plugin is called {name!r}; {hint} Is its package installed?")
+    if len(named) > 1:
+        owners = " and ".join(f"{plugin.distribution} ({plugin.target})" for plugin in named)
+        raise PluginError(f"two plugins are called {name!r}: {owners}; import the class that you mean, or uninstall one")
+    chosen = named[0]
+    if not chosen.allowed:
+        raise PluginError(f"plugin {name!r} of {chosen.distribution} is not in EVENTFLOW_PLUGINS; add it there")
+    try:
+        target = chosen.entry.load()
+    except Exception as error:
+        raise PluginError(
+            f"plugin {name!r} of {chosen.distribution} does not import ({chosen.target}): {type(error).__name__}: {error}"
+        ) from error
+    if not callable(target):
+        raise PluginError(f"plugin {name!r} of {chosen.distribution}: {chosen.target} is no plugin class and no function")
+    return cast("Callable[..., Plugin]", target)
+
+
+def make(name: str, configuration: dict[str, Any]) -> Plugin:
+    """Load the plugin called *name* and configure it; raises `PluginError` when it cannot be."""
+    maker = load(name)
+    try:
+        plugin = maker(**configuration)
+    except TypeError as error:
+        raise PluginError(f"plugin {name!r} cannot be configured so: {error}") from error
+    if not isinstance(plugin, Plugin):
+        raise PluginError(f"plugin {name!r}: {name_or_type(maker)} gives {type(plugin).__name__}, not a Plugin")
+    signals.send(signals.plugin_loaded, type(plugin), name=name, plugin=plugin)
+    return plugin
+
+
+def name_or_type(target: object) -> str:
+    """How messages call a class or function."""
+    return getattr(target, "__qualname__", None) or type(target).__qualname__
+
+

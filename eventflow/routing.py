@@ -1,0 +1,191 @@
+"""Who hears what: selectors, handlers, and the table that says which handlers an event goes to. Pure."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, cast
+
+import attrs
+
+from eventflow.errors import UsageError
+from eventflow.events import (
+    AudioEvent,
+    ErrorEvent,
+    Event,
+    ItemEvent,
+    LifecycleEvent,
+    ReasoningEvent,
+    RefusalEvent,
+    TextEvent,
+    ToolEvent,
+    UnknownEvent,
+    nearest,
+    resolve,
+)
+
+__all__ = ["FAMILIES", "ErrorPolicy", "Handler", "Matcher", "Select", "handler_of", "matcher_of"]
+
+Select: TypeAlias = type[Event] | str
+"""What may stand in ``on(...)``: an event class, a wire name, a family, or a pattern."""
+
+ErrorPolicy = Literal["raise", "isolate"]
+
+FAMILIES: dict[str, type[Event]] = {
+    "text": TextEvent,
+    "refusal": RefusalEvent,
+    "reasoning": ReasoningEvent,
+    "tool": ToolEvent,
+    "item": ItemEvent,
+    "lifecycle": LifecycleEvent,
+    "error": ErrorEvent,
+    "audio": AudioEvent,
+    "unknown": UnknownEvent,
+    "custom": Event,
+}
+"""The families, and the class whose subclasses belong to each (``custom``: whatever belongs to no other)."""
+
+
+@attrs.frozen
+class Matcher:
+    """A selector, ready to be asked."""
+
+    select: Select
+    base: type[Event] | None = None
+    pattern: re.Pattern[str] | None = None
+
+    def __call__(self, cls: type[Event], name: str) -> bool:
+        """Whether events of class *cls* under the wire name *name* are meant."""
+        if self.pattern is not None:
+            return self.pattern.fullmatch(name) is not None
+        if self.select == "custom":
+            return cls.family == "custom"
+        return self.base is not None and issubclass(cls, self.base)
+
+
+def matcher_of(select: Select) -> Matcher:
+    """Read a selector.
+
+    Raises:
+        UsageError: It can never match; the message names the nearest spelling.
+    """
+    if isinstance(select, type):
+        if not issubclass(select, Event):
+            raise UsageError(f"{select.__name__} is no event class; on() takes event classes, wire names, families, patterns")
+        return Matcher(select, base=select)
+    if not isinstance(select, str):
+        raise UsageError(f"on() takes event classes, wire names, families and patterns, not {select!r}")
+    if "*" in select:
+        return Matcher(select, pattern=re.compile(".*".join(map(re.escape, select.split("*"))), re.DOTALL))
+    if select in FAMILIES:
+        return Matcher(select, base=FAMILIES[select])
+    cls = resolve(select)
+    if cls is not None:
+        return Matcher(select, base=cls)
+    guess = nearest(select, tuple(FAMILIES))
+    hint = f"did you mean {guess!r}?" if guess else f"families are {', '.join(FAMILIES)}."
+    raise UsageError(
+        f"no event is called {select!r}; {hint} A vendor's own events are reached by a pattern: {select + '*'!r}"
+    )
+
+
+@attrs.frozen
+class Handler:
+    """A function that hears events, classified once.
+
+    Attributes:
+        function: What is called, with the event, or with the event and the run.
+        name: Its qualified name, for messages.
+        matchers: It hears what any of them matches, once.
+        order: Lower comes first; handlers of one order run as they were registered.
+        isolate: Whether its failure is reported instead of ending the run.
+        wants_run: Whether it takes the run as its second argument.
+        is_async: Whether it can only run in an async run.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    matchers: tuple[Matcher, ...]
+    order: int = 0
+    isolate: bool = False
+    wants_run: bool = False
+    is_async: bool = False
+
+    def matches(self, cls: type[Event], name: str) -> bool:
+        """Whether it hears events of class *cls* under the wire name *name*."""
+        return any(matcher(cls, name) for matcher in self.matchers)
+
+    def bound_to(self, run: object) -> Callable[[Event], Any]:
+        """The call with the event alone."""
+        if not self.wants_run:
+            return self.function
+        function = self.function
+        return lambda event: function(event, run)
+
+
+def handler_of(
+    function: Callable[..., Any],
+    matchers: tuple[Matcher, ...],
+    *,
+    order: int = 0,
+    errors: ErrorPolicy = "raise",
+    arguments: tuple[str, ...] = ("the event", "the run"),
+    name: str = "",
+) -> Handler:
+    """Classify a handler.
+
+    Args:
+        function: A function, bound method, or other callable.
+        matchers: What it hears.
+        order: Lower comes first.
+        errors: What its failure does.
+        arguments: What it is offered, for the message; it may take fewer, but at least one.
+        name: How messages call it; by default, its qualified name.
+
+    Raises:
+        UsageError: It takes no event, or needs more than it is offered.
+    """
+    if errors not in ("raise", "isolate"):
+        raise UsageError(f'errors must be "raise" or "isolate", not {errors!r}')
+    if not callable(function):
+        raise UsageError(f"a handler must be callable, not {function!r}")
+    name = name or name_of(function)
+    taken = required_arguments(function, name, arguments)
+    return Handler(function, name, matchers, order, errors == "isolate", taken > 1, is_async(function))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """A callable's name for messages."""
+    target = function.func if isinstance(function, functools.partial) else function
+    return cast("str", getattr(target, "__qualname__", None) or type(target).__qualname__)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine or an async generator."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # the method itself is wanted, not whether it is there
+    return any(
+        inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate) for candidate in (function, call)
+    )
+
+
+def required_arguments(function: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> int:
+    """How many of the offered *arguments* a callable takes: the required positional ones, at least one."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return 1
+    offered = " and ".join(arguments)
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    missing = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if missing:
+        raise UsageError(f"{name} needs the keyword argument {missing[0]!r}; it is called with {offered}")
+    if len(required) > len(arguments):
+        raise UsageError(f"{name} needs {len(required)} arguments; it is called with {offered}")
+    if not positional and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise UsageError(f"{name} takes no argument; it is called with {offered}")
+    return max(1, len(required))

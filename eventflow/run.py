@@ -1,0 +1,348 @@
+"""`Run`: one stream on its way through a dispatcher; and the only two loops, sync and async."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from eventflow import signals
+from eventflow.engine import END, PULL, Engine, Status
+from eventflow.errors import EventflowError, UsageError
+from eventflow.events import Event, Response
+from eventflow.limits import Limits
+from eventflow.plan import Plan
+from eventflow.plugin import Plugin
+from eventflow.snapshot import Oddity
+from eventflow.sources import Source
+from eventflow.sse import Frame
+from eventflow.waiting import Interrupted, checkpoint, waiter
+
+if TYPE_CHECKING:
+    from eventflow.dispatcher import Dispatcher
+
+__all__ = ["Run", "aloop", "loop"]
+
+_log = logging.getLogger("eventflow")
+
+P = TypeVar("P", bound=Plugin)
+
+_CHECKPOINT = 32  # items of a sync source between two chances for the other tasks of an async program
+
+
+class _Left(BaseException):
+    """The consumer has left: thrown into the engine so that it ends as a cancellation does."""
+
+
+class Run:
+    """One stream on its way through a dispatcher: its state, its result, its errors.
+
+    Made by a dispatcher. Two runs share nothing that changes. `cancel` and `emit` may be called from other threads;
+    everything else belongs to the thread or task that drives the run.
+
+    Attributes:
+        id: A random name, for logs.
+        dispatcher: The dispatcher that made it.
+        plugins: The run's own copies of the plugins, in order.
+        outbox: Items to send back to the model: what tools gave.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        plan: Plan,
+        *,
+        wire: str | None,
+        limits: Limits,
+        keep: bool,
+        strict: bool,
+        check: bool,
+        is_async: bool,
+        deliver: bool = False,
+    ) -> None:
+        self.id = "run_" + secrets.token_hex(8)
+        self.dispatcher = dispatcher
+        self.outbox: list[Any] = []
+        self._check = check
+        self._interrupt: Any = None
+        self._raised: BaseException | None = None
+        self._engine = Engine(
+            self,
+            plan,
+            wire=wire,
+            limits=limits,
+            keep=keep,
+            strict=strict,
+            is_async=is_async,
+            deliver=deliver,
+        )
+        self.plugins: tuple[Plugin, ...] = self._engine.plugins
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.status}, {self.events} events>"
+
+    @property
+    def status(self) -> Status:
+        """``running``, or how it ended: ``completed incomplete failed truncated timeout cancelled``."""
+        return self._engine.status
+
+    @property
+    def error(self) -> EventflowError | None:
+        """What the stream ended with when it did not end well, or None."""
+        return self._engine.error
+
+    @property
+    def response(self) -> Response:
+        """The response as received so far, whatever the pipeline did to it: unredacted."""
+        return self._engine.fold().response
+
+    @property
+    def text(self) -> str:
+        """The text as received so far."""
+        return self._engine.fold().text
+
+    @property
+    def events(self) -> int:
+        """How many events were received so far, the one under way included."""
+        return self._engine.count
+
+    @property
+    def warnings(self) -> tuple[Oddity, ...]:
+        """What was odd but survivable: gaps, duplicates, deltas that differ from the done text; at most 100."""
+        return tuple(self._engine.fold().oddities)
+
+    @property
+    def frame(self) -> Frame | None:
+        """The frame under way as it stood on the wire; None where the source gives events. Made when read."""
+        return self._engine.frame
+
+    def __getitem__(self, plugin: type[P]) -> P:
+        """The first plugin of class *plugin* in this run; raises `UsageError` when there is none."""
+        for instance in self.plugins:
+            if isinstance(instance, plugin):
+                return instance
+        names = ", ".join(type(instance).__name__ for instance in self.plugins) or "none"
+        raise UsageError(f"no {plugin.__name__} runs here; the plugins of this run: {names}")
+
+    def emit(self, event: Event) -> None:
+        """Dispatch *event* right after the current one, from the head of the pipeline. From any thread.
+
+        From elsewhere than a handler it is dispatched before the next event of the source, or at its end.
+
+        Raises:
+            UsageError: The run is over, or *event* is no event.
+        """
+        if not isinstance(event, Event):
+            raise UsageError(f"emit() takes an event, not {type(event).__name__}")
+        if self._engine.status != "running" and self._engine.over and self._finished:
+            raise UsageError(f"run {self.id} is over; nothing hears what is emitted now")
+        self._engine.emit(event)
+
+    def cancel(self) -> None:
+        """End the run: no more events, the source closed, status ``cancelled``. From any thread; twice is once."""
+        self._engine.cancel()
+        interrupt = self._interrupt
+        if interrupt is not None:
+            interrupt()
+
+    _finished = False
+
+    def _conclude(self) -> None:
+        """The run is over, on whatever path."""
+        if self._finished:
+            return
+        self._finished = True
+        error = self._engine.error
+        if error is not None:
+            if error.run is None:
+                error.run = self
+            if error.partial is None:
+                error.partial = self.response
+        signals.send(signals.run_finished, self.dispatcher, run=self)
+
+    def _raise(self) -> None:
+        """Raise what the stream ended with, where the caller wants that."""
+        error = self._engine.error
+        if error is not None and self._check and self._engine.status not in ("completed", "incomplete", "cancelled"):
+            raise error
+
+    # --- push --------------------------------------------------------------------------------------------------------
+
+    _steps: Any = None
+
+    def feed(self, item: Any) -> None:
+        """Push form: give the run a chunk, frame, mapping or event; returns when its handlers have run.
+
+        After the terminal event nothing more is looked at.
+
+        Raises:
+            UsageError: The run was not opened with ``open()``.
+            Exception: Whatever `Dispatcher.run` raises.
+        """
+        if self._steps is None:
+            raise UsageError("feed() is for runs made with open(); a run over a source feeds itself")
+        self._push(item)
+
+    async def afeed(self, item: Any) -> None:
+        """`feed`, for runs made with ``aopen()``."""
+        if self._steps is None:
+            raise UsageError("afeed() is for runs made with aopen(); a run over a source feeds itself")
+        await self._apush(item)
+
+    def _open_push(self) -> None:
+        self._steps = self._engine.steps()
+        self._push(None)
+
+    async def _aopen_push(self) -> None:
+        self._steps = self._engine.steps()
+        await self._apush(None)
+
+    def _push(self, item: Any, *, throw: bool = False) -> None:
+        if self._finished:
+            return
+        try:
+            (self._steps.throw if throw else self._steps.send)(item)  # a sync run gives out nothing but PULL
+        except StopIteration:
+            self._conclude()
+            self._raise()
+        except BaseException:
+            self._conclude()
+            raise
+
+    async def _apush(self, item: Any, *, throw: bool = False) -> None:
+        if self._finished:
+            return
+        send = self._steps.throw if throw else self._steps.send
+        try:
+            while (request := send(item)) is not PULL:
+                try:
+                    send, item = self._steps.send, await request
+                except BaseException as error:
+                    send, item = self._steps.throw, error
+        except StopIteration:
+            self._conclude()
+            self._raise()
+        except BaseException:
+            self._conclude()
+            raise
+
+
+# --- the two loops ---------------------------------------------------------------------------------------------------
+
+
+def loop(run: Run, source: Source) -> Generator[Event, None, None]:
+    """Drive *run* over *source* to the end; yields the events that came through, where the run delivers them."""
+    engine = run._engine
+    assert source.items is not None
+    pull = source.items.__next__
+    run._interrupt, engine.request_id = source.interrupt, source.request_id
+    steps = engine.steps()
+    send: Any = steps.send
+    value: Any = None
+    deadline: float | None = None
+    timer: threading.Timer | None = None
+    try:
+        while True:
+            request = send(value)
+            send, value = steps.send, None
+            if request is PULL:
+                if engine.linger is not None:
+                    if deadline is None:
+                        deadline = time.monotonic() + engine.linger
+                        if source.interrupt is not None:
+                            timer = threading.Timer(engine.linger, source.interrupt)
+                            timer.start()
+                    elif time.monotonic() >= deadline:
+                        value = END
+                        continue
+                try:
+                    value = pull()
+                except StopIteration:
+                    value = END
+                except BaseException as error:
+                    send, value = steps.throw, error
+            else:
+                try:
+                    yield request
+                except GeneratorExit:
+                    send, value = steps.throw, _Left()
+    except StopIteration:
+        pass
+    except _Left:
+        return
+    finally:
+        if timer is not None:
+            timer.cancel()
+        run._interrupt = None
+        try:
+            source.close()
+        except Exception:
+            _log.debug("the source of run %s could not be closed", run.id, exc_info=True)
+        run._conclude()
+    run._raise()
+
+
+async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
+    """`loop`, async."""
+    engine = run._engine
+    wait = waiter()
+    pull = source.aitems.__anext__ if source.aitems is not None else _Polite(source).__anext__
+    run._interrupt, engine.request_id = wait.interrupt, source.request_id
+    steps = engine.steps()
+    send: Any = steps.send
+    value: Any = None
+    leaving = False
+    try:
+        while True:
+            request = send(value)
+            send, value = steps.send, None
+            try:
+                if request is PULL:
+                    value = await wait.wait(pull(), engine.linger)
+                elif isinstance(request, Event):
+                    yield request
+                elif leaving:
+                    value = await wait.shielded(lambda awaitable=request: awaitable)  # type: ignore[misc]
+                else:
+                    value = await request
+            except StopAsyncIteration as error:
+                send, value = (steps.send, END) if request is PULL else (steps.throw, error)
+            except Interrupted:
+                value = END
+            except GeneratorExit:
+                send, value, leaving = steps.throw, _Left(), True
+            except BaseException as error:
+                send, value, leaving = steps.throw, error, not isinstance(error, Exception)
+    except StopIteration:
+        pass
+    except _Left:
+        return
+    finally:
+        run._interrupt = None
+        try:
+            await wait.shielded(source.aclose)
+        except Exception:
+            _log.debug("the source of run %s could not be closed", run.id, exc_info=True)
+        run._conclude()
+    run._raise()
+
+
+class _Polite:
+    """A sync source in an async run: it lets other tasks have their turn."""
+
+    def __init__(self, source: Source) -> None:
+        assert source.items is not None
+        self._pull = source.items.__next__
+        self._pulled = 0
+
+    async def __anext__(self) -> Any:
+        self._pulled += 1
+        if self._pulled % _CHECKPOINT == 0:
+            await checkpoint()
+        try:
+            return self._pull()
+        except StopIteration:
+            raise StopAsyncIteration from None

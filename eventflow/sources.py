@@ -1,0 +1,386 @@
+"""Sources: anything that yields bytes, frames, mappings or events, made into one thing to pull from.
+
+HTTP responses are taken by their shape (``status_code``, ``headers``, ``iter_raw``/``aiter_raw``), so that httpx,
+httpx2 and whatever has their interface serve alike; no HTTP library is imported here. Bytes are read raw, as they
+come, and what is compressed all the same is inflated here, with a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, cast
+
+import attrs
+
+from eventflow.errors import DecodeError, HTTPStatusError, UnexpectedContentType, UsageError, excerpt
+from eventflow.events import Event
+from eventflow.sse import Frame
+
+__all__ = ["Source", "open_source"]
+
+_CHUNK = 64 * 1024  # bytes read at once from files, and given out at once by the inflater
+_EXCERPT = 4096  # bytes of an error page that are read
+_STARTS = (b"data", b"event", b"id", b"retry", b":", b"\xef\xbb\xbf", b"\n", b"\r")  # how an event stream may begin
+
+
+
+def _nothing() -> None:
+    """Nothing to close."""
+
+
+async def _anothing() -> None:
+    """Nothing to close."""
+
+
+@attrs.define
+class Source:
+    """Something to pull from, in one or both ways.
+
+    Attributes:
+        items: The sync iterator, or None where the source is async only.
+        aitems: The async iterator, or None where the source is sync only.
+        close: Let go of it, sync.
+        aclose: Let go of it, async.
+        interrupt: From another thread, make a read that is under way fail at once; None where that cannot be.
+        request_id: Asks for the server's id of the request, known once the head is.
+    """
+
+    items: Iterator[Any] | None = None
+    aitems: AsyncIterator[Any] | None = None
+    close: Callable[[], None] = _nothing
+    aclose: Callable[[], Awaitable[None]] = _anothing
+    interrupt: Callable[[], None] | None = None
+    request_id: str | None = None
+
+
+def open_source(source: Any) -> Source:
+    """See what *source* is; nothing is read yet.
+
+    Raises:
+        UsageError: It is no source; the message says what would be.
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, bytes | bytearray | memoryview):
+        return Source(items=_slices(source))
+    if isinstance(source, str | os.PathLike):
+        return _file_at(source)
+    if isinstance(source, Event | Frame | Mapping):
+        raise UsageError(f"one {type(source).__name__} is no source; put it in a list: run([...])")
+    if _is_response(source):
+        return _response_source(source)
+    if hasattr(source, "read"):
+        return Source(items=_reads(source))
+    if hasattr(source, "__aiter__") or hasattr(source, "__iter__"):
+        return _iterable_source(source)
+    if hasattr(source, "__enter__") or hasattr(source, "__aenter__"):
+        return _context_source(source)
+    raise UsageError(
+        f"{type(source).__name__} is no source; a source is an HTTP response, a path, an open binary file, bytes, or an "
+        "iterable or async iterable of bytes, frames, mappings or events"
+    )
+
+
+# --- bytes and files -------------------------------------------------------------------------------------------------
+
+
+def _slices(data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    if isinstance(data, bytes) and len(data) <= _CHUNK:
+        yield data
+        return
+    view = memoryview(data).cast("B")
+    for start in range(0, len(view), _CHUNK):
+        yield bytes(view[start : start + _CHUNK])
+
+
+def _file_at(path: str | os.PathLike[str]) -> Source:
+    if isinstance(path, str) and ("\n" in path or "\0" in path):
+        raise UsageError("a str as source is a path; give the text of a stream as bytes: text.encode()")
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by the source
+    except OSError as error:
+        raise UsageError(f"cannot open the source {os.fspath(path)!r}: {error.strerror or error}") from error
+    return Source(items=_reads(file), close=file.close)
+
+
+def _reads(file: Any) -> Iterator[bytes]:
+    read = getattr(file, "read1", None) or file.read  # read1 gives what a pipe has, read waits for all of it
+    while True:
+        chunk = read(_CHUNK)
+        if isinstance(chunk, str):
+            raise UsageError('the source is a text file; open it in binary: open(path, "rb")')
+        if not isinstance(chunk, bytes):
+            if hasattr(chunk, "close"):
+                chunk.close()
+            raise UsageError(f"read() of the source {type(file).__name__} gives {type(chunk).__name__}, not bytes")
+        if not chunk:
+            return
+        yield chunk
+
+
+# --- iterables -------------------------------------------------------------------------------------------------------
+
+
+def _iterable_source(source: Any) -> Source:
+    made = Source()
+    if hasattr(source, "__iter__"):
+        made.items = iter(source)
+        made.close = _first_of((made.items, source), "close")
+    if hasattr(source, "__aiter__"):
+        made.aitems = aiter(source)
+        made.aclose = _afirst_of((made.aitems, source))
+    return made
+
+
+def _first_of(candidates: tuple[Any, ...], name: str) -> Callable[[], None]:
+    for candidate in candidates:
+        close = getattr(candidate, name, None)
+        if callable(close):
+            return cast("Callable[[], None]", close)
+    return _nothing
+
+
+def _afirst_of(candidates: tuple[Any, ...]) -> Callable[[], Awaitable[None]]:
+    close = _first_of(candidates, "aclose")
+    if close is _nothing:
+        close = _first_of(candidates, "close")
+    if close is _nothing:
+        return _anothing
+
+    async def aclose() -> None:
+        result: Any = close()
+        if hasattr(result, "__await__"):
+            await result
+
+    return aclose
+
+
+def _context_source(manager: Any) -> Source:
+    """``client.stream(...)`` before it is entered: entered at the first pull, left at the end."""
+    made = Source()
+    if hasattr(manager, "__enter__"):
+        stack = contextlib.ExitStack()
+
+        def items() -> Iterator[Any]:
+            inner = open_source(stack.enter_context(manager))
+            made.interrupt = inner.interrupt
+            stack.callback(inner.close)
+            yield from _sync_items(inner)
+
+        made.items, made.close = items(), stack.close
+    if hasattr(manager, "__aenter__"):
+        astack = contextlib.AsyncExitStack()
+
+        async def aitems() -> AsyncIterator[Any]:
+            inner = open_source(await astack.enter_async_context(manager))
+            astack.push_async_callback(inner.aclose)
+            assert inner.aitems is not None
+            async for item in inner.aitems:
+                yield item
+
+        made.aitems, made.aclose = aitems(), astack.aclose
+    return made
+
+
+def _sync_items(source: Source) -> Iterator[Any]:
+    if source.items is None:
+        raise UsageError("the source is asynchronous; use arun(), astream() or acollect()")
+    return source.items
+
+
+# --- HTTP ------------------------------------------------------------------------------------------------------------
+
+
+def _is_response(source: Any) -> bool:
+    return all(hasattr(source, name) for name in ("status_code", "headers")) and (
+        hasattr(source, "iter_raw") or hasattr(source, "aiter_raw")
+    )
+
+
+def _response_source(response: Any) -> Source:
+    made = Source(request_id=response.headers.get("x-request-id"))
+    body = _read_already(response)
+    stream = getattr(response, "stream", None)
+    if body is not None or hasattr(stream, "__iter__") or not hasattr(response, "aiter_raw"):
+        made.items = _response_items(response, body)
+        made.close = _first_of((response,), "close")
+        made.interrupt = _interrupter(response)
+    if body is not None or hasattr(stream, "__aiter__") or not hasattr(response, "iter_raw"):
+        made.aitems = _response_aitems(response, body)
+        made.aclose = _afirst_of((response,))
+    if body is not None:
+        made.close, made.aclose, made.interrupt = _nothing, _anothing, None
+    return made
+
+
+def _read_already(response: Any) -> bytes | None:
+    """The body of a response that was read before it came here, already inflated; else None."""
+    try:
+        body = response.content
+    except Exception:  # httpx.ResponseNotRead, which is not imported here: the body is still to be read
+        return None
+    return body if isinstance(body, bytes) else None
+
+
+def _response_items(response: Any, body: bytes | None) -> Iterator[bytes]:
+    judge = _Head(response)
+    for raw in response.iter_raw() if body is None else _slices(body):
+        for chunk in judge.feed(raw, inflated=body is not None):
+            yield chunk
+        if judge.decided:
+            raise judge.verdict()
+    yield from judge.end()
+
+
+async def _response_aitems(response: Any, body: bytes | None) -> AsyncIterator[bytes]:
+    judge = _Head(response)
+    if body is not None:
+        for chunk in _response_items(response, body):
+            yield chunk
+        return
+    async for raw in response.aiter_raw():
+        for chunk in judge.feed(raw):
+            yield chunk
+        if judge.decided:
+            raise judge.verdict()
+    for chunk in judge.end():
+        yield chunk
+
+
+class _Head:
+    """Judges an answer by its head and first bytes, and inflates its body. Sans-IO."""
+
+    def __init__(self, response: Any) -> None:
+        headers = response.headers
+        self.status = int(response.status_code)
+        self.content_type = str(headers.get("content-type") or "")
+        self.request_id = headers.get("x-request-id")
+        self.retry_after = headers.get("retry-after")
+        self.retry_after_ms = headers.get("retry-after-ms")
+        self._inflate = _Inflater(str(headers.get("content-encoding") or ""))
+        self._held = b""  # the start of a body that is under suspicion
+        declared = self.content_type.partition(";")[0].strip().lower() == "text/event-stream"
+        self._trusted = self.status < 300 and declared
+        self.decided = False
+
+    def feed(self, raw: bytes, *, inflated: bool = False) -> Iterator[bytes]:
+        """The body's next bytes; nothing while it is under suspicion."""
+        for chunk in (raw,) if inflated else self._inflate.feed(raw):
+            if self._trusted:
+                yield chunk
+                continue
+            self._held += chunk
+            if self.status < 300 and self._could_be_stream() and len(self._held) >= 6:
+                self._trusted = True
+                yield self._held
+            elif len(self._held) >= _EXCERPT or (self.status < 300 and not self._could_be_stream()):
+                self.decided = True
+                return
+
+    def end(self) -> Iterator[bytes]:
+        """The body has ended: its last bytes, or the verdict on one that was no stream."""
+        yield from self.feed(b"".join(self._inflate.close()), inflated=True)
+        if not self._trusted:
+            if self.status < 300 and self._held and self._could_be_stream():
+                yield self._held
+                return
+            raise self.verdict()
+
+    def _could_be_stream(self) -> bool:
+        held = self._held[:6]
+        return any(held.startswith(start[: len(held)]) for start in _STARTS)
+
+    def verdict(self) -> HTTPStatusError | UnexpectedContentType:
+        """The error that this answer is."""
+        shown = excerpt(self._held[:_EXCERPT], _EXCERPT)
+        if self.status >= 300:
+            return HTTPStatusError(
+                f"the server answered HTTP {self.status} instead of a stream: {excerpt(self._held)}",
+                status=self.status,
+                excerpt=shown,
+                request_id=self.request_id,
+                retry_after=self._retry_seconds(),
+            )
+        what = self.content_type or "no content type"
+        return UnexpectedContentType(
+            f"the server answered HTTP {self.status} with {what}, not text/event-stream; was stream=true asked for, is "
+            f"the address right? It begins with {excerpt(self._held)!r}",
+            content_type=self.content_type,
+            excerpt=shown,
+        )
+
+    def _retry_seconds(self) -> float | None:
+        for value, scale in ((self.retry_after_ms, 1000.0), (self.retry_after, 1.0)):
+            try:
+                if value is not None and float(value) >= 0:
+                    return float(value) / scale
+            except ValueError:
+                continue
+        return None
+
+
+class _Inflater:
+    """Bounded inflating of gzip and deflate: at most 64 KiB are unpacked at once, however much a byte may mean."""
+
+    def __init__(self, encoding: str) -> None:
+        names = [name.strip().lower() for name in encoding.split(",") if name.strip().lower() not in ("", "identity")]
+        self._engine: Any = None
+        self._fed = False
+        if not names:
+            return
+        if names not in (["gzip"], ["x-gzip"], ["deflate"]):
+            raise DecodeError(
+                f"the body is compressed with {encoding!r}, which is not read here; send the header "
+                "Accept-Encoding: identity with the request"
+            )
+        self._window = 47 if names != ["deflate"] else 15
+        self._engine = zlib.decompressobj(self._window)
+
+    def feed(self, raw: bytes) -> Iterator[bytes]:
+        """The unpacked bytes, in bounded pieces."""
+        if self._engine is None:
+            if raw:
+                yield raw
+            return
+        while raw:
+            try:
+                chunk = self._engine.decompress(raw, _CHUNK)
+            except zlib.error as error:
+                if self._fed or self._window != 15:
+                    raise DecodeError(f"the compressed body is corrupt: {error}") from error
+                self._engine, self._window = zlib.decompressobj(-15), -15  # deflate without its header, as some send it
+                continue
+            self._fed = True
+            if chunk:
+                yield chunk
+            raw = self._engine.unconsumed_tail
+            if self._engine.eof:
+                raw = b""
+
+    def close(self) -> Iterator[bytes]:
+        """What is left at the end of the body; raises where the compressed data is cut off."""
+        if self._engine is not None and self._fed:
+            rest = self._engine.flush()
+            if rest:
+                yield rest
+            if not self._engine.eof:
+                raise DecodeError("the compressed body was cut off")
+
+
+def _interrupter(response: Any) -> Callable[[], None]:
+    """Shut the response's socket down, which ends a read in another thread; found when it is needed."""
+
+    def interrupt() -> None:
+        network = getattr(response, "extensions", {}).get("network_stream")
+        connection = network.get_extra_info("socket") if network is not None else None
+        if isinstance(connection, socket.socket):
+            with contextlib.suppress(OSError):  # it is gone already
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the plain one: an SSL socket's own is not safe
+
+    return interrupt
+
+

@@ -1,0 +1,77 @@
+"""Wires: the sans-IO translation of one provider's frames into events, and the choice of the right one.
+
+A wire is made anew for every run. It may keep state; it never reads, waits or looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from eventflow.errors import DecodeError, UsageError, excerpt
+from eventflow.events import Event
+from eventflow.sse import Frame
+from eventflow.wires.responses import ResponsesWire
+
+__all__ = ["DirectDecoder", "Wire", "WireType", "detect", "wire_named"]
+
+DirectDecoder = Callable[[bytes | str], Event]
+
+
+class Wire(Protocol):
+    """One stream's translation."""
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """The events that *frame* means; an empty list when it means none yet, or is an end marker.
+
+        Raises:
+            DecodeError: The frame cannot be read.
+        """
+        ...
+
+    def close(self) -> list[Event]:
+        """The body has ended: the events that this means."""
+        ...
+
+    def direct(self, name: str) -> DirectDecoder | None:
+        """How to decode the data of a frame with the event name *name*, where one frame is one event; else None.
+
+        The decoder raises msgspec's errors for what it does not take; `feed` is asked then.
+        """
+        ...
+
+
+class WireType(Protocol):
+    """What a wire's class offers."""
+
+    name: str
+
+    def __call__(self) -> Wire: ...
+
+    def fits(self, frame: Frame) -> bool:
+        """Whether *frame*, the first of a stream, is of this wire."""
+        ...
+
+
+_WIRES: tuple[WireType, ...] = (ResponsesWire,)  # in the order in which detection asks them
+
+
+def wire_named(name: str) -> Wire:
+    """A new wire by its name; raises `UsageError` for an unknown one."""
+    for wire in _WIRES:
+        if wire.name == name:
+            return wire()
+    raise UsageError(f"no wire is called {name!r}; there is {', '.join(wire.name for wire in _WIRES)}")
+
+
+def detect(frame: Frame) -> Wire:
+    """A new wire for the stream that begins with *frame*; raises `DecodeError` when it fits none."""
+    for wire in _WIRES:
+        if wire.fits(frame):
+            return wire()
+    known = ", ".join(wire.name for wire in _WIRES)
+    raise DecodeError(
+        f"the stream fits no known wire ({known}); pass wire=... if you know it. It begins with event "
+        f"{excerpt(frame.event)!r}, data {excerpt(frame.data)}",
+        frame=frame,
+    )

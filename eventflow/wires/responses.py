@@ -1,0 +1,62 @@
+"""The wire of OpenAI's Responses API: a frame is an event, in the vocabulary's own words.
+
+Compatible servers differ in small things: no ``event:`` line, a ``[DONE]`` at the end, older names, vendor events.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from eventflow.events import Event, StreamError, decode, resolve
+from eventflow.events._base import class_of_tag
+from eventflow.events._decode import decoder_of
+from eventflow.sse import Frame
+
+__all__ = ["ResponsesWire"]
+
+
+class _Head(msgspec.Struct):
+    """What tells a Responses frame from others."""
+
+    type: str | None = None
+    error: msgspec.Raw | None = None
+
+
+_read_head = msgspec.json.Decoder(_Head).decode
+
+
+class ResponsesWire:
+    """Frames of the Responses API as events; it keeps no state."""
+
+    name: ClassVar[str] = "responses"
+
+    @staticmethod
+    def fits(frame: Frame) -> bool:
+        """Whether the frame names an event of the API, or its data is an object with a type or an error."""
+        if frame.event == "error" or resolve(frame.event) is not None:
+            return True
+        try:
+            head = _read_head(frame.data)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            return False
+        return head.type is not None or head.error is not None
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """The frame's one event, or none for the end marker."""
+        if frame.data.strip() == "[DONE]":
+            return []
+        return [decode(frame.data, frame.event, max_depth=None)]
+
+    def close(self) -> list[Event]:
+        """Nothing is held back."""
+        return []
+
+    @staticmethod
+    def direct(name: str) -> object:
+        """The strict decoder of the event class with this wire name."""
+        cls = class_of_tag(name)
+        if cls is None or cls is StreamError or name.startswith("eventflow."):
+            return None
+        return decoder_of(cls)
