@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import inspect
 import logging
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -50,7 +51,7 @@ from eventflow.events import (
     resolve,
 )
 from eventflow.events._base import class_of_tag
-from eventflow.events._decode import STRICT_ERRORS, check_depth
+from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plan import Plan, Step
 from eventflow.plugin import Plugin, instantiate
@@ -128,7 +129,7 @@ class Engine:
         self.linger: float | None = None
         self.snapshot = Snapshot()
         self.request_id: str | None = None
-        self._wire: Wire | None = wire_named(wire) if wire is not None else None
+        self._wire: Wire | None = wire_named(wire, limits) if wire is not None else None
         self._limits = limits
         self._keep = keep
         self._strict = strict
@@ -140,7 +141,7 @@ class Engine:
         self._tail = b""  # an unfinished event that the decoder has not seen
         self._head = b""  # the start of the body, for the message when it is no event stream
         self._size = 0  # bytes received
-        self._fused: dict[bytes, tuple[Callable[[bytes], Any] | None, _Route]] = {}
+        self._fused: dict[bytes, tuple[Callable[[bytes], Any] | None, tuple[Callable[[Any], Any], ...]]] = {}
         self._exact = False  # whether limits on text may be near
         exact_from = [limit for limit in (limits.text, limits.arguments) if limit is not None]
         self._exact_from = min(exact_from) if exact_from and keep else None
@@ -153,7 +154,7 @@ class Engine:
         self._numbered = keep
         self._calls = 0
         self._emitted_calls: list[ToolCall] = []
-        self._current: Event | None = None
+        self._raw_name = b""
         self._raw: bytes | Frame | None = None
         # steps
         self._routes: dict[tuple[type[Event], str], _Route] = {}
@@ -179,8 +180,8 @@ class Engine:
     def frame(self) -> Frame | None:
         """The frame under way as it stood on the wire, or None where the source gave none."""
         if isinstance(self._raw, bytes):
-            frames = Decoder(max_event_bytes=None).feed(self._raw + b"\n\n")
-            self._raw = frames[0] if frames else None
+            name, data = self._raw_name[7:].decode("utf-8", "replace"), self._raw[6:].decode("utf-8", "replace")
+            self._raw = Frame(event=name, data=data, id=self._decoder.last_event_id)
         return self._raw
 
     def emit(self, event: Event) -> None:
@@ -200,22 +201,7 @@ class Engine:
         left: BaseException | None = None
         try:
             yield from self._start()
-            while not self.over:
-                try:
-                    item = yield PULL
-                except Exception as error:
-                    self._source_failed(error)
-                    continue
-                if self._cancelled:
-                    break
-                if type(item) is bytes:
-                    yield from self._bytes(item)
-                elif item is END:
-                    yield from self._end()
-                else:
-                    yield from self._item(item)
-                if self._folded < len(self._pending) >= _BATCH:
-                    self._roll()
+            yield from self._read()
             if not self._cancelled:
                 yield from self._finish()
         except BaseException as error:
@@ -352,89 +338,118 @@ class Engine:
     def _whole(self, frame: Frame) -> bool:
         """Whether an event that only lacks the blank line after it is complete JSON."""
         try:
-            check_depth(frame.data, self._limits.json_depth)
-            wire = self._wire if self._wire is not None else detect(frame)
+            wire = self._wire if self._wire is not None else detect(frame, self._limits)
             return bool(wire.feed(frame)) and frame.data.rstrip().endswith("}")
         except EventflowError:
             return False
 
     # --- from bytes to events ----------------------------------------------------------------------------------------
 
-    def _bytes(self, chunk: bytes) -> Steps:
-        """The fused path: canonical frames straight from the chunk; whatever is not canonical goes to the layers."""
-        if not self._size:
-            self._head = chunk[:256]
-        self._size += len(chunk)
-        if self._exact_from is not None and self._size > self._exact_from:
-            self._exact = True
-        decoder, limits = self._decoder, self._limits
-        if self._tail:
-            chunk, self._tail = self._tail + chunk, b""
-        if (
-            not decoder.idle
-            or self._exact
-            or b"\r" in chunk
-            or (limits.event_bytes is not None and len(chunk) > limits.event_bytes)
-            or (self._size == len(chunk) and chunk[:1] == b"\xef")
-        ):
-            yield from self._frames(chunk)
-            return
-        depth = limits.json_depth
-        shallow = depth is None or chunk.count(b"{") + chunk.count(b"[") <= depth
-        fused, keep, deliver, numbered = self._fused, self._keep, self._deliver, self._numbered
-        blocks = chunk.split(b"\n\n")
-        self._tail = blocks.pop()
-        for block in blocks:
-            line, _, data = block.partition(b"\ndata: ")
-            entry = fused.get(line) or self._fuse(line)
-            if entry is None or b"\n" in data or not (shallow or self._is_shallow(data)):
-                yield from self._frames(block + b"\n\n")
-                if self.over:
-                    return
-                continue
-            decode, route = entry
-            if decode is None:  # nobody listens
-                self._count += 1
-                continue
+    def _read(self) -> Steps:
+        """Take what the source gives until the run is over.
+
+        Canonical frames (an ``event:`` line, a ``data:`` line, a blank line, LF) are taken straight from the chunk;
+        whatever is not canonical goes to the layers.
+        """
+        decoder, fused = self._decoder, self._fused
+        keep, deliver, exact_from = self._keep, self._deliver, self._exact_from
+        largest = self._limits.event_bytes or sys.maxsize
+        while not self.over:
+            pending = self._pending
             try:
-                event = decode(data)
-            except STRICT_ERRORS:
-                yield from self._frames(block + b"\n\n")
-                if self.over:
-                    return
+                chunk = yield PULL
+            except Exception as error:
+                self._source_failed(error)
+                return
+            if self._cancelled:
+                return
+            if type(chunk) is not bytes:
+                yield from self._end() if chunk is END else self._item(chunk)
                 continue
-            if keep:
-                number = event.sequence_number
-                if number is not None and numbered:
+            if not self._size:
+                self._head = chunk[:256]
+            self._size += len(chunk)
+            if exact_from is not None and self._size > exact_from:
+                self._exact = True
+            if self._tail:
+                chunk, self._tail = self._tail + chunk, b""
+            if self._exact or b"\r" in chunk or not decoder.idle or len(chunk) > largest or chunk[:1] == b"\xef":
+                yield from self._frames(chunk)
+                continue
+            cut = chunk.rfind(b"\n\n") + 1
+            if cut + 1 < len(chunk):
+                self._tail = chunk[cut + 1 :] if cut else chunk
+                if len(self._tail) > _CARRY:
+                    self._tail = b""
+                    yield from self._frames(chunk)
+                    continue
+                if not cut:
+                    continue
+            lines = chunk[:cut].split(b"\n")
+            if len(lines) % 3:
+                yield from self._layers(lines)
+                continue
+            rest = iter(lines)
+            for name, data, blank in zip(rest, rest, rest, strict=True):
+                if blank or not data.startswith(b"data: "):
+                    yield from self._layers([name, data, blank, *rest])
+                    break
+                entry = fused.get(name) or self._fuse(name)
+                if entry is None:
+                    yield from self._layers([name, data, blank])
+                    if self.over:
+                        return
+                    pending = self._pending
+                    continue
+                decode, calls = entry
+                if decode is None:  # nobody listens
+                    self._count += 1
+                    continue
+                try:
+                    event = decode(data[6:])
+                except STRICT_ERRORS:
+                    yield from self._layers([name, data, blank])
+                    if self.over:
+                        return
+                    pending = self._pending
+                    continue
+                if keep:
+                    number = event.sequence_number
                     if number == self._expected:
-                        self._expected = number + 1
-                    elif not self._in_order(event, number):
+                        if number is not None:
+                            self._expected = number + 1
+                    elif number is not None and self._numbered and not self._in_order(event, number):
                         if self.over:
                             return
                         continue
-                self._pending.append(event)
-            else:
-                self._count += 1
-            self._raw = block
-            self._current = event
-            for call in route.calls:
-                try:
-                    result = call(event)
-                except Exception as error:
-                    self._raised(error, self._step_of(route, call), event)
+                    pending.append(event)
                 else:
-                    if result is not None:
-                        yield from self._result(result, self._step_of(route, call), event)
-            if deliver:
-                yield event
-            if self._attention:
-                yield from self._drain()
-                if self.over:
-                    return
-        if len(self._tail) > _CARRY:
+                    self._count += 1
+                self._raw_name, self._raw = name, data
+                for call in calls:
+                    try:
+                        result = call(event)
+                    except Exception as error:
+                        self._raised(error, self._step_of(event, call), event)
+                    else:
+                        if result is not None:
+                            yield from self._result(result, self._step_of(event, call), event)
+                if deliver:
+                    yield event
+                if self._attention:
+                    yield from self._drain()
+                    if self.over:
+                        return
+            if len(pending) >= _BATCH:
+                self._roll()
+
+    def _layers(self, lines: list[bytes]) -> Steps:
+        """Lines that are not canonical, or not for the fused path."""
+        yield from self._frames(b"\n".join(lines) + b"\n")
+        if not self._decoder.idle:  # the event goes on behind them
             self._feed_tail()
 
-    def _fuse(self, line: bytes) -> tuple[Callable[[bytes], Any] | None, _Route] | None:
+    def _fuse(self, line: bytes) -> tuple[Callable[[bytes], Any] | None, tuple[Callable[[Any], Any], ...]] | None:
         """How events under this ``event:`` line go through, or None when the layers must see to them."""
         if self._wire is None or not line.startswith(b"event: "):
             return None
@@ -447,12 +462,8 @@ class Engine:
         if not route.straight:
             return None
         wanted = self._keep or self._deliver or route.calls
-        self._fused[line] = entry = (decode if wanted else None, route)
+        self._fused[line] = entry = (decode if wanted else None, route.calls)
         return entry
-
-    def _is_shallow(self, data: bytes) -> bool:
-        depth = self._limits.json_depth
-        return depth is None or data.count(b"{") + data.count(b"[") <= depth
 
     def _feed_tail(self) -> None:
         """Hand an unfinished event to the decoder, which takes the rest of it in linear time."""
@@ -479,8 +490,7 @@ class Engine:
             if self._wire is None:
                 if frame.data.strip() == "[DONE]":
                     return
-                self._wire = detect(frame)
-            check_depth(frame.data, self._limits.json_depth)
+                self._wire = detect(frame, self._limits)
             events = self._wire.feed(frame)
         except (DecodeError, LimitExceeded) as error:
             if isinstance(error, DecodeError) and error.frame is None:
@@ -503,7 +513,9 @@ class Engine:
                 return  # a recorded stream of events brings the calls that its items mean anyway
             yield from self._receive(item)
         elif isinstance(item, bytearray | memoryview):
-            yield from self._bytes(bytes(item))
+            data = bytes(item)
+            self._size += len(data)
+            yield from self._frames(self._tail + data)
         elif isinstance(item, Frame):
             self._size += len(item.data)
             yield from self._sized(item)
@@ -542,7 +554,6 @@ class Engine:
                     self._expected = number + 1
                 elif not self._in_order(event, number):
                     return
-        self._current = event
         if self._keep:
             self._pending.append(event)
             if self._exact and self._over_limits():
@@ -706,7 +717,8 @@ class Engine:
             return lambda event: target(event, run)
         return target  # type: ignore[no-any-return]
 
-    def _step_of(self, route: _Route, call: Callable[[Any], Any]) -> Step:
+    def _step_of(self, event: Event, call: Callable[[Any], Any]) -> Step:
+        route = self._route(type(event), event.type)
         return self.plan.steps[route.places[route.calls.index(call)]]
 
     def _dispatch(self, event: Event, after: int = -1) -> Steps:

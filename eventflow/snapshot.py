@@ -235,25 +235,30 @@ class Snapshot:
         self._built = None
         run: list[str] = []  # the deltas of one part in a row
         part: _Text | None = None
-        where: tuple[object, object, object] | None = None
+        item_id = index = content_index = None
         event: Any
         for event in events:
             cls = type(event)
             if cls is TextDelta:
-                place = (event.output_index, event.content_index, event.item_id)
-                if place == where:
+                if (
+                    event.item_id == item_id
+                    and event.output_index == index
+                    and event.content_index == content_index
+                    and part is not None
+                ):
                     run.append(event.delta)
                     continue
                 if part is not None:
                     self.text_size += part.add("".join(run))
-                part = self._item_of(event).part("text", event.content_index).text
-                run, where = [event.delta], place
+                item_id, index, content_index = event.item_id, event.output_index, event.content_index
+                part = self._item_of(event).part("text", content_index).text
+                run = [event.delta]
                 continue
             fold = _FOLDS.get(cls)
             if fold is not None:
                 if part is not None:
                     self.text_size += part.add("".join(run))
-                    part = where = None
+                    part = None
                 fold(self, event)
         if part is not None:
             self.text_size += part.add("".join(run))

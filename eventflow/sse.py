@@ -1,12 +1,12 @@
 """Server-sent events: bytes in, frames out, and back.
 
-Exactly the format of the WHATWG HTML standard, 9.2.6 (read November 2026), without I/O: `Decoder` takes chunks as they
-come and gives `Frame` objects, `decode` and `adecode` do the same lazily for an iterable of chunks, `encode` writes one.
+Exactly the format of the WHATWG HTML standard (9.2.6, read November 2026), without I/O: `Decoder` takes the chunks of a
+body as they come and returns `Frame` objects, `decode` and `adecode` do so lazily for an iterable, `encode` writes one.
 
-How it works: line ends are made LF and cut off at the last one, and one regular expression then walks over the complete
-lines. Its first alternative takes a whole *canonical* block (``event: …``, ``data: …``, blank line; or ``data: …``, blank
-line), which is what every LM server sends nearly always; its second takes any single line to the line machine. Both
-give the same frames, as a property test proves. An incomplete line waits in a buffer that is searched only once.
+How it works: line ends are made LF, and one regular expression walks over what has come. Its first alternative takes a
+whole *canonical* block (``event: …``, ``data: …``, a blank line; or the last two), which is nearly all that servers of
+language models send; the second takes one line of anything else to the line machine. A property test proves that both
+give the same frames. A line that has not ended waits in a buffer, and is not looked at again before its end has come.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from eventflow.errors import LimitExceeded, UsageError, excerpt
 __all__ = ["MAX_EVENT_BYTES", "Decoder", "Frame", "adecode", "decode", "encode"]
 
 MAX_EVENT_BYTES = 8 * 2**20
-"""What one event may take, in bytes: room for 6 MiB of image or sound in base64, the largest that APIs put into one."""
+"""What an event may take unless told otherwise, in bytes: room for an image or a sound of 6 MiB in base64."""
 
 _BOM = b"\xef\xbb\xbf"
-_CR = 13  # as a number: `13 in data` takes a tenth of the time of `b"\r" in data`
-_PIECE = 2**16  # bytes read at once: 64 KiB of blank lines make 5 MB of matches
-_RETRY_DIGITS = 18  # an integer of 64 bits; int() itself refuses some thousand digits
-_READ = re.compile(rb"(?:event: (.++)\n)?data: (.*+)\n\n|(.*+\n)").findall  # possessive: backtracking took four times as long
-_LINE_END = re.compile(r"\r\n|\r|\n")  # never str.splitlines: it splits at U+2028, U+0085, VT and FF too
-_ONE_LINE = re.compile(r"[^\r\n\0]*")
+_CR, _LF = b"\r\n"  # as numbers: `13 in data` takes a tenth of the time of `b"\r" in data`
+_PIECE = 2**16  # bytes read at once: the matches of 64 KiB of blank lines take 5 MB
+_RETRY_DIGITS = 18  # what fits 64 bits; int() itself raises above some thousand digits
+
+# A canonical block, or one line (the last one perhaps without its end). Possessive, because backtracking cost four
+# times as much where the first alternative fails; findall, because match objects cost a quarter more.
+_SCAN = re.compile(rb"(?:event: (.++)\n)?data: (.*+)\n\n|(.*+\n|.++)").findall
+_LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also splits at U+2028, U+0085, VT and FF
+_UNSENDABLE = re.compile(r"[\r\n\0]")
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -41,8 +44,8 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         event: Its type; ``"message"`` when the wire gave none or an empty one.
-        data: The data lines, joined by LF.
-        id: The last event id when it was dispatched, which may have been set by an earlier event; ``""`` when none was.
+        data: Its data lines, joined by LF.
+        id: The last event id at that point, which may come from an earlier event; ``""`` when there was none.
     """
 
     event: str = "message"
@@ -53,26 +56,27 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 @final
 @attrs.define(eq=False)
 class Decoder:
-    """Decode one body, in chunks cut anywhere, into frames.
+    r"""Decode one body, cut into chunks anywhere, into frames.
 
-    A frame is out with the byte that ends its blank line; in particular, a CR is a line end at once, and an LF right after
-    it is then swallowed. Invalid UTF-8 becomes U+FFFD. Any chunking gives the same frames and fails at the same place.
+    A frame is out with the byte that ends its blank line: a CR ends a line at once, and an LF right after it is
+    swallowed. Bytes that are not UTF-8 become U+FFFD. Every chunking of a body gives the same frames, and fails after
+    the same one.
 
-    Who reads canonical frames elsewhere may pass this decoder by while `idle` is true, and come back at any event boundary.
-    The first bytes that the decoder sees settle whether the body has a byte order mark: hand it at least the first chunk, or
-    ``b"\\n"`` (a blank line, which changes nothing else) when the body does not start with one.
+    A caller may read canonical blocks itself while `idle` is true, and come back at the end of any block. The first
+    bytes that the decoder is given settle whether the body starts with a byte order mark, so it must get them if they
+    are one; a caller that has read them itself feeds ``b"\n"`` first, a blank line, which changes nothing else.
 
-    Belongs to one body and to one thread at a time.
+    A decoder belongs to one body, and to one thread at a time.
 
     Attributes:
-        max_event_bytes: How many bytes of data the event under way, together with the line under way, may take; None for no
-            limit. Lines that are complete and carry no data do not add up, but each counts while it is under way.
+        max_event_bytes: What the data of the event under way and the line under way may take together; None for no
+            limit. Complete lines without data do not add up.
         retry: The reconnection time that the server last asked for, in ms, or None.
-        last_event_id: The id to reconnect with: of the last block that was ended by a blank line.
-        error: Why decoding stopped, or None. The frames in front of an event that is too large are still returned; the next
-            call of `feed` or `close`, and each one after it, raises this error.
+        last_event_id: The id to reconnect with: the last one that was followed by a blank line.
+        error: Why decoding has stopped, or None. Frames before an event that is too large are still returned; the next
+            call of `feed` or `close` raises the error, and so does every later one.
 
-    >>> Decoder().feed(b"event: ping\\ndata: {}\\n\\ndata: ...")
+    >>> Decoder().feed(b"event: ping\ndata: {}\n\ndata: ...")
     [Frame(event='ping', data='{}', id='')]
     """
 
@@ -80,24 +84,29 @@ class Decoder:
     retry: int | None = attrs.field(default=None, init=False)
     last_event_id: str = attrs.field(default="", init=False)
     error: LimitExceeded | None = attrs.field(default=None, init=False)
-    _start: bytes | None = attrs.field(default=b"", init=False, repr=False)  # may still become a BOM; None: settled
-    _after_cr: bool = attrs.field(default=False, init=False, repr=False)  # an LF that comes next belongs to that CR
+    _maximum: int = attrs.field(init=False, repr=False)
+    _start: bytes | None = attrs.field(default=b"", init=False, repr=False)  # what may become a BOM; None when settled
+    _after_cr: bool = attrs.field(default=False, init=False, repr=False)  # an LF that comes next belongs to this CR
+    _between: bool = attrs.field(default=True, init=False, repr=False)  # no complete line since the last blank one
     _line: bytearray = attrs.field(factory=bytearray, init=False, repr=False)  # the line under way
-    _between: bool = attrs.field(default=True, init=False, repr=False)  # no line since the last blank one
-    _event: str = attrs.field(default="", init=False, repr=False)  # the buffers of the standard, under its names
+    _event: str = attrs.field(default="", init=False, repr=False)  # this and the next two: the buffers of the standard
     _data: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _id: str = attrs.field(default="", init=False, repr=False)
 
+    @_maximum.default
+    def _set_maximum(self) -> int:
+        return sys.maxsize if self.max_event_bytes is None else self.max_event_bytes
+
     @property
     def idle(self) -> bool:
-        """Whether everything fed so far is settled: no byte is held, no block is under way, nothing failed."""
+        """Whether a block could start here: none is under way, no byte is held back, nothing has failed."""
         return self._between and not (self._line or self._after_cr or self._start or self.error)
 
     @property
     def unfinished(self) -> Frame | None:
-        """The event under way, as if its last line and a blank one had come, or None when that makes no event.
+        """The event under way, as if the line under way and then the block ended here; None if that makes no event.
 
-        The standard discards it at the end of a body; whether that is right is for the caller to say.
+        At the end of a body the standard throws it away; here the caller decides.
         """
         ending = copy(self)
         ending._line, ending._data, ending.error = self._line[:], self._data[:], None
@@ -116,103 +125,103 @@ class Decoder:
         if len(data) > _PIECE:
             pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
             return [frame for piece in pieces if self.error is None for frame in self.feed(piece)]
-        if self._start is not None:
-            data = self._start + data
-            if len(data) < len(_BOM) and _BOM.startswith(data):
-                self._start = data
-                return []
-            self._start = None
-            data = data.removeprefix(_BOM)
-        if self._after_cr and data:
-            self._after_cr = False
-            data = data.removeprefix(b"\n")
-        if _CR in data:
-            self._after_cr = data.endswith(b"\r")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if self._start is not None or self._after_cr or _CR in data:
+            data = self._normalize(data)
         frames: list[Frame] = []
+        room = self._maximum - len(b"event: ")  # a block with no more than that has no line over the limit
         try:
-            end = data.rfind(b"\n") + 1
-            if end:
-                lines, data = data[:end], data[end:]
-                if self._line:
-                    lines = bytes(self._line) + lines
-                    self._line.clear()
-                self._read(lines, frames)
-            if data:
-                self._check(len(self._line) + len(data))
-                self._line += data
+            if self._line:
+                if _LF not in data:
+                    self._hold(data)
+                    return frames
+                data = bytes(self._line) + data
+                self._line.clear()
+            for event, text, line in _SCAN(data):
+                if line:
+                    self._read(line, frames)
+                elif self._between and len(event) + len(text) <= room:
+                    name = event.decode("utf-8", "replace") if event else "message"
+                    frames.append(Frame(name, text.decode("utf-8", "replace"), self._id))
+                else:  # a block that goes on or is too large
+                    if event:
+                        self._read(b"event: " + event + b"\n", frames)
+                    self._read(b"data: " + text + b"\n", frames)
+                    self._read(b"\n", frames)
         except LimitExceeded as error:
             self.error = error.with_traceback(None)
             self._line.clear()
         return frames
 
     def close(self) -> list[Frame]:
-        """Say that the body has ended: no frame comes of it, what was under way is in `unfinished`.
+        """Say that the body has ended. No frame comes of it: what has not ended is in `unfinished`.
 
         Raises:
-            LimitExceeded: The last call met an event larger than `max_event_bytes`.
+            LimitExceeded: An earlier call met an event larger than `max_event_bytes`.
         """
         if self.error is not None:
             raise self.error
         return []
 
-    def _read(self, lines: bytes, frames: list[Frame]) -> None:
-        """Read complete *lines*, all ended by LF."""
-        between = self._between
-        room = self._maximum() - len(b"event: ")  # a block of that size cannot have a line over the limit
-        for event, data, line in _READ(lines):
-            if line:
-                self._read_line(line[:-1], frames)
-                between = line == b"\n"
-            elif between and len(event) + len(data) <= room:
-                name = event.decode("utf-8", "replace") if event else "message"
-                frames.append(Frame(name, data.decode("utf-8", "replace"), self._id))
-            else:
-                if event:
-                    self._read_line(b"event: " + event, frames)
-                self._read_line(b"data: " + data, frames)
-                self._read_line(b"", frames)
-                between = True
-        self._between = between
+    def _normalize(self, data: bytes) -> bytes:
+        """Take the byte order mark off *data* and make its line ends LF, also where a chunk ends inside of one."""
+        if self._start is not None:
+            data = self._start + data
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._start = data
+                return b""
+            self._start = None
+            data = data.removeprefix(_BOM)
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if _CR in data:
+            self._after_cr = data[-1] == _CR
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
 
-    def _read_line(self, line: bytes, frames: list[Frame]) -> None:
-        """Read one *line*, without its end, as 9.2.6 says."""
-        self._check(len(line))
-        if not line:
+    def _hold(self, data: bytes) -> None:
+        """Keep *data*, which goes on with the line under way without ending it."""
+        seen = len(self._data) + len(self._line) + len(data)
+        if seen > self._maximum:
+            raise LimitExceeded(limit="event_bytes", maximum=self._maximum, seen=seen)
+        self._line += data
+
+    def _read(self, line: bytes, frames: list[Frame]) -> None:
+        """Read one *line*, and append to *frames* the event that it ends."""
+        if line == b"\n":
             self.last_event_id = self._id
             if self._data:
                 del self._data[-1]
                 frames.append(Frame(self._event or "message", self._data.decode("utf-8", "replace"), self._id))
+                self._data.clear()
             self._event = ""
-            self._data.clear()
+            self._between = True
             return
-        name, _, value = line.partition(b":")
+        if line[-1] != _LF:
+            self._hold(line)
+            return
+        self._between = False
+        seen = len(self._data) + len(line) - 1
+        if seen > self._maximum:
+            raise LimitExceeded(limit="event_bytes", maximum=self._maximum, seen=seen)
+        name, _, value = line[:-1].partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data += value
             self._data += b"\n"
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
-        elif name == b"id" and b"\0" not in value:
+        elif name == b"id" and 0 not in value:
             self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS:  # of bytes: ASCII digits only
             self.retry = int(value)
 
-    def _check(self, line: int) -> None:
-        """Refuse a line under way of *line* bytes that does not fit beside the data of its event."""
-        seen = len(self._data) + line
-        if seen > self._maximum():
-            raise LimitExceeded(limit="event_bytes", maximum=self._maximum(), seen=seen)
-
-    def _maximum(self) -> int:
-        return sys.maxsize if self.max_event_bytes is None else self.max_event_bytes
-
 
 def decode(chunks: Iterable[bytes], *, max_event_bytes: int | None = MAX_EVENT_BYTES) -> Iterator[Frame]:
-    """Decode the *chunks* of one body lazily: a frame is out before the next chunk is pulled.
+    """Decode the *chunks* of one body lazily: its frames are out before the next chunk is pulled.
 
     Raises:
-        LimitExceeded: An event is larger than *max_event_bytes*; the frames in front of it came first.
+        LimitExceeded: An event is larger than *max_event_bytes*; the frames before it come first.
     """
     decoder = Decoder(max_event_bytes=max_event_bytes)
     for chunk in chunks:
@@ -221,8 +230,10 @@ def decode(chunks: Iterable[bytes], *, max_event_bytes: int | None = MAX_EVENT_B
             raise decoder.error
 
 
-async def adecode(chunks: AsyncIterable[bytes], *, max_event_bytes: int | None = MAX_EVENT_BYTES) -> AsyncIterator[Frame]:
-    """Decode the *chunks* of one body lazily, like `decode`."""
+async def adecode(
+    chunks: AsyncIterable[bytes], *, max_event_bytes: int | None = MAX_EVENT_BYTES
+) -> AsyncIterator[Frame]:
+    """Decode the *chunks* of one body lazily, as `decode` does."""
     decoder = Decoder(max_event_bytes=max_event_bytes)
     async for chunk in chunks:
         for frame in decoder.feed(chunk):
@@ -239,28 +250,28 @@ def encode(
     retry: int | None = None,
     comment: str | None = None,
 ) -> bytes:
-    r"""Write one block, ended by a blank line; without *data* (``""`` is data) no reader makes an event of it.
+    r"""Write one block, ended by a blank line. It is an event if there is *data*, which may be ``""``.
 
-    CRLF and CR in *data* arrive as LF: the format has one line end only. An empty *event* is no event, an empty *id* resets
-    the reader's last event id, *retry* is in ms.
+    CRLF and CR in *data* arrive as LF, for the format has but one line end inside data. An empty *event* is none; an
+    empty *id* resets the last event id of the reader; *retry* is in ms.
 
     Raises:
-        UsageError: A line end or NUL in *event*, *id* or *comment*, a lone surrogate, a *retry* that no reader accepts.
+        UsageError: A line end or NUL in *event*, *id* or *comment*; a lone surrogate; a *retry* that no reader takes.
 
     >>> encode(event="ping", data="{}")
     b'event: ping\ndata: {}\n\n'
     """
     for name, value in (("event", event), ("id", id), ("comment", comment)):
-        if value and not _ONE_LINE.fullmatch(value):
-            raise UsageError(f"{name} {excerpt(value)!r} has a line end or NUL, which no {name} can carry: send it in data")
-    if retry is not None:
-        if isinstance(retry, bool) or not isinstance(retry, int) or not 0 <= retry < 10**_RETRY_DIGITS:
-            raise UsageError(f"retry must be whole milliseconds, an int from 0 to 10**{_RETRY_DIGITS} - 1: got a {retry!r}")
-    fields = [("", comment), ("id", id), ("retry", retry), ("event", event or None)]
-    fields += [("data", line) for line in ([] if data is None else _LINE_END.split(data))]
-    block = "".join(f"{name}:\n" if value == "" else f"{name}: {value}\n" for name, value in fields if value is not None)
+        if value and _UNSENDABLE.search(value):
+            raise UsageError(f"{name} '{excerpt(value)}' has a line end or NUL in it: take it out, or send it as data")
+    if retry is not None and not (type(retry) is int and 0 <= retry < 10**_RETRY_DIGITS):
+        raise UsageError(f"retry is {excerpt(repr(retry))}: give whole milliseconds, an int below 10**{_RETRY_DIGITS}")
+    lines = [("", comment), ("id", id), ("retry", None if retry is None else str(retry)), ("event", event or None)]
+    if data is not None:
+        lines += [("data", line) for line in _LINE_END.split(data)]
+    block = "".join(f"{name}: {value}\n" if value else f"{name}:\n" for name, value in lines if value is not None)
     try:
-        return (block + "\n").encode()
+        return f"{block}\n".encode()
     except UnicodeEncodeError as error:
-        around = excerpt(block[max(error.start - 20, 0) : error.end + 20])
-        raise UsageError(f"a lone surrogate, which UTF-8 cannot carry, in '{around}': replace it before sending") from error
+        where = excerpt(block[max(0, error.start - 20) : error.end + 20])
+        raise UsageError(f"a lone surrogate in '{where}' cannot be sent as UTF-8: replace it first") from error

@@ -270,6 +270,7 @@ ENDS += [end + after for end in ENDS for after in (":0", "0")]
 @example('{"a":"\\u12')
 @example("[-")
 @example("1.5e-")
+@example("trx")
 def test_what_feed_lets_through_can_still_become_json(text: str) -> None:
     """An error comes with the first character that no JSON text goes on with, not later."""
     parser = PartialParser()
@@ -283,6 +284,8 @@ def test_what_feed_lets_through_can_still_become_json(text: str) -> None:
 
 @unhurried
 @given(garbage, places)
+@example("[[[[[", [])
+@example("9" * 5_000, [])
 def test_error_is_raised_again_when_more_is_fed(text: str, places: list[int]) -> None:
     """After an error every further call raises the same one, and the value stays as it was."""
     parser = PartialParser(max_depth=4)
@@ -309,6 +312,25 @@ def test_depth_is_limited_when_more_is_open_than_allowed(depth: int, maximum: in
         with pytest.raises(LimitExceeded, match="json_depth") as raised:
             parser.feed(opening * depth)
         assert (raised.value.limit, raised.value.maximum, raised.value.seen) == ("json_depth", maximum, maximum + 1)
+
+
+@pytest.mark.parametrize(
+    "around", ['"%s"', '"\\%s"', '"\\u00%s0"', '"\\ud8%s0"', "%s1", "1%s", "[1%s]", "{%s}", "tr%se"]
+)
+def test_every_character_is_taken_when_json_loads_takes_it(around: str) -> None:
+    """All of Latin and its neighbours, in every place where the grammar asks for one of a set of characters."""
+    for character in map(chr, range(0x300)):
+        text = around % character
+        assert ends_well([text]) == ends_well(text) == is_json(text), text
+
+
+def ends_well(pieces: Iterable[str]) -> bool:
+    """Whether a parser takes *pieces* as a whole text."""
+    try:
+        close(PartialParser(), pieces)
+    except DecodeError:
+        return False
+    return True
 
 
 # --- the time it takes ---
@@ -430,6 +452,7 @@ def test_time_is_linear_when_the_text_grows(work: Callable[[int], None]) -> None
         ('["a\\ud83d\\', ["a"]),
         ('["a\\ud83d\\uDe0', ["a"]),
         ('["a\\ud83d\\ude00', ["a😀"]),
+        ('["a\\ud83d\\ud8', ["a\ud83d"]),
         ('["a\\ud83dx', ["a\ud83dx"]),
         ('["a\\ud83d"', ["a\ud83d"]),
         ('["a\\ud83d\\n', ["a\ud83d\n"]),
@@ -510,6 +533,7 @@ def test_strings_read_before_stay_as_they_were_when_more_comes() -> None:
     ("text", "message"),
     [
         ("x", "bad JSON at offset 0: expected a value, got 'x'"),
+        ("[nulx", "bad JSON at offset 1: expected a value or ']', got 'nulx'"),
         ("[1,]", "bad JSON at offset 3: expected a value, got ']'"),
         ("[,", "bad JSON at offset 1: expected a value or ']', got ','"),
         ("[1}", "bad JSON at offset 2: expected ',' or ']', got '}'"),

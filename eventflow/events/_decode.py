@@ -20,6 +20,7 @@ from eventflow.errors import DecodeError, LimitExceeded, excerpt
 from eventflow.events._base import Event, Record, Tagged, UnknownEvent, Untyped, class_of_tag, event_classes
 from eventflow.events._names import resolve
 from eventflow.events.error import StreamError
+from eventflow.events.response import Annotation, Logprob, Logprobs
 
 __all__ = ["decode", "decode_mapping", "decoder_of"]
 
@@ -47,7 +48,6 @@ def decode(data: bytes | str, name: str = "", *, max_depth: int | None = 128) ->
         DecodeError: The data is no JSON object, or a field that we fold has a wrong shape.
         LimitExceeded: The JSON is nested deeper than *max_depth*.
     """
-    check_depth(data, max_depth)
     cls = class_of_tag(name) if name else None
     if cls is None or cls is StreamError or name.startswith(_OURS):
         read = _any_event() if not name or name == "message" else None
@@ -55,10 +55,36 @@ def decode(data: bytes | str, name: str = "", *, max_depth: int | None = 128) ->
         read = decoder_of(cls)
     if read is not None:
         try:
-            return read(data)
+            event = read(data)
         except STRICT_ERRORS:
             pass  # not an error yet: the lenient way decides
+        else:
+            if not is_flat(type(event)):
+                check_depth(data, max_depth)
+            return event
+    check_depth(data, max_depth)
     return _lenient(data, name)
+
+
+@functools.cache
+def is_flat(cls: type[Event]) -> bool:
+    """Whether the records of a class cannot nest without end: none of their fields is free JSON.
+
+    What such an event carries besides its fields is skipped by the parser, so that its depth costs nothing and need
+    not be measured: counting brackets would take as long as decoding does.
+    """
+    wire_events = cls.__module__.startswith("eventflow.events.") and not cls.type.startswith(_OURS)
+    return wire_events and all(
+        field.name == "extra" or _is_bounded(field.type) for field in msgspec.structs.fields(cls)
+    )
+
+
+def _is_bounded(kind: Any) -> bool:
+    if kind in (Any, object):
+        return False
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return all(_is_bounded(field.type) for field in msgspec.structs.fields(kind))
+    return all(_is_bounded(argument) for argument in typing.get_args(kind) if argument is not Ellipsis)
 
 
 def decode_mapping(data: Mapping[str, Any], name: str = "") -> Event:
@@ -201,6 +227,8 @@ _SCALARS: dict[Any, Shape] = {str: _text, int: _whole, float: _number, Any: _as_
 @functools.cache
 def _shape_of(kind: Any) -> Shape:
     """How to make a value of *kind*, one of the types that the vocabulary uses; msgspec does those of users' events."""
+    if kind == Logprobs:
+        return _loose_shape(_optional_shape(_tuple_shape(_record_shape(Logprob))))
     if kind in _SCALARS:
         return _SCALARS[kind]
     if isinstance(kind, type) and issubclass(kind, Record):
@@ -228,6 +256,16 @@ def _optional_shape(shape: Shape) -> Shape:
     return lambda value: None if value is None else shape(value)
 
 
+def _loose_shape(shape: Shape) -> Shape:
+    def build(value: Any) -> Any:
+        try:
+            return shape(value)
+        except _WrongShape:
+            return None  # not folded, so it cannot be an error; the frame has it as sent
+
+    return build
+
+
 def _tuple_shape(shape: Shape) -> Shape:
     def build(value: Any) -> tuple[Any, ...]:
         if value is None:
@@ -248,7 +286,14 @@ def _union_shape(members: tuple[type[Tagged], ...], *, optional: bool) -> Shape:
         if not isinstance(value, Mapping):
             raise _WrongShape("an object", value)
         shape = known.get(cast("str", value.get("type"))) if isinstance(value.get("type"), str) else None
-        return shape(value) if shape is not None else Untyped(dict(value))
+        if shape is None:
+            return Untyped(dict(value))
+        try:
+            return shape(value)
+        except _WrongShape:
+            if members == typing.get_args(Annotation):  # not folded, so it cannot be an error
+                return Untyped(dict(value))
+            raise
 
     return build
 

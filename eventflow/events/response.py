@@ -25,6 +25,8 @@ __all__ = [
     "IncompleteDetails",
     "InputTokensDetails",
     "LocalShellCall",
+    "Logprob",
+    "Logprobs",
     "McpApprovalRequest",
     "McpCall",
     "McpListTools",
@@ -40,6 +42,7 @@ __all__ = [
     "ShellCall",
     "SummaryText",
     "ToolCallItem",
+    "TopLogprob",
     "URLCitation",
     "Usage",
     "WebSearchCall",
@@ -87,6 +90,26 @@ Annotation: TypeAlias = FileCitation | URLCitation | ContainerFileCitation | Fil
 """What an annotation may be; of any other type it is an `Untyped`."""
 
 
+class TopLogprob(Record):
+    """A token that might have come instead."""
+
+    token: str | None = None
+    logprob: float | None = None
+    bytes: tuple[int, ...] | None = None
+
+
+class Logprob(Record):
+    """How sure the model was of a token."""
+
+    token: str | None = None
+    logprob: float | None = None
+    bytes: tuple[int, ...] | None = None
+    top_logprobs: tuple[TopLogprob, ...] | None = None
+
+
+Logprobs: TypeAlias = tuple[Logprob, ...] | None
+
+
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +118,7 @@ class OutputText(Tagged, tag="output_text"):
 
     text: str = ""
     annotations: tuple[Annotation, ...] = ()
-    logprobs: Any = None
+    logprobs: Logprobs = None
 
 
 class OutputRefusal(Tagged, tag="refusal"):
@@ -377,7 +400,7 @@ class Response(Record):
     tool_choice: Any = None
     tool_usage: Any = None
     tools: Any = None
-    top_logprobs: Any = None
+    top_logprobs: Logprobs = None
     top_p: Any = None
     truncation: Any = None
     user: Any = None

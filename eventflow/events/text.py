@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from eventflow.events._base import WireEvent
-from eventflow.events.response import Annotation
+from eventflow.events.response import Annotation, Logprobs
 
 __all__ = ["RefusalDelta", "RefusalDone", "RefusalEvent", "TextAnnotationAdded", "TextDelta", "TextDone", "TextEvent"]
 
@@ -21,7 +19,7 @@ class TextDelta(TextEvent, tag="response.output_text.delta"):
     item_id: str | None = None
     output_index: int | None = None
     content_index: int | None = None
-    logprobs: Any = None
+    logprobs: Logprobs = None
 
 
 class TextDone(TextEvent, tag="response.output_text.done"):
@@ -31,7 +29,7 @@ class TextDone(TextEvent, tag="response.output_text.done"):
     item_id: str | None = None
     output_index: int | None = None
     content_index: int | None = None
-    logprobs: Any = None
+    logprobs: Logprobs = None
 
 
 class TextAnnotationAdded(TextEvent, tag="response.output_text.annotation.added"):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from eventflow.errors import DecodeError, UsageError, excerpt
 from eventflow.events import Event
+from eventflow.limits import Limits
 from eventflow.sse import Frame
 from eventflow.wires.responses import ResponsesWire
 
@@ -34,9 +35,10 @@ class Wire(Protocol):
         ...
 
     def direct(self, name: str) -> DirectDecoder | None:
-        """How to decode the data of a frame with the event name *name*, where one frame is one event; else None.
+        """How to decode the data of a frame with the event name *name* straight into its one event, or None.
 
-        The decoder raises msgspec's errors for what it does not take; `feed` is asked then.
+        Only for events whose records cannot nest without end. The decoder raises msgspec's errors for what it does
+        not take; `feed` is asked then.
         """
         ...
 
@@ -46,7 +48,7 @@ class WireType(Protocol):
 
     name: str
 
-    def __call__(self) -> Wire: ...
+    def __call__(self, limits: Limits) -> Wire: ...
 
     def fits(self, frame: Frame) -> bool:
         """Whether *frame*, the first of a stream, is of this wire."""
@@ -56,19 +58,19 @@ class WireType(Protocol):
 _WIRES: tuple[WireType, ...] = (ResponsesWire,)  # in the order in which detection asks them
 
 
-def wire_named(name: str) -> Wire:
+def wire_named(name: str, limits: Limits) -> Wire:
     """A new wire by its name; raises `UsageError` for an unknown one."""
     for wire in _WIRES:
         if wire.name == name:
-            return wire()
+            return wire(limits)
     raise UsageError(f"no wire is called {name!r}; there is {', '.join(wire.name for wire in _WIRES)}")
 
 
-def detect(frame: Frame) -> Wire:
+def detect(frame: Frame, limits: Limits) -> Wire:
     """A new wire for the stream that begins with *frame*; raises `DecodeError` when it fits none."""
     for wire in _WIRES:
         if wire.fits(frame):
-            return wire()
+            return wire(limits)
     known = ", ".join(wire.name for wire in _WIRES)
     raise DecodeError(
         f"the stream fits no known wire ({known}); pass wire=... if you know it. It begins with event "

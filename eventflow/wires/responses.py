@@ -5,13 +5,15 @@ Compatible servers differ in small things: no ``event:`` line, a ``[DONE]`` at t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import msgspec
 
-from eventflow.events import Event, StreamError, decode, resolve
+from eventflow.events import Event, decode, resolve
 from eventflow.events._base import class_of_tag
-from eventflow.events._decode import decoder_of
+from eventflow.events._decode import decoder_of, is_flat
+from eventflow.limits import Limits
 from eventflow.sse import Frame
 
 __all__ = ["ResponsesWire"]
@@ -32,6 +34,9 @@ class ResponsesWire:
 
     name: ClassVar[str] = "responses"
 
+    def __init__(self, limits: Limits) -> None:
+        self._max_depth = limits.json_depth
+
     @staticmethod
     def fits(frame: Frame) -> bool:
         """Whether the frame names an event of the API, or its data is an object with a type or an error."""
@@ -47,16 +52,14 @@ class ResponsesWire:
         """The frame's one event, or none for the end marker."""
         if frame.data.strip() == "[DONE]":
             return []
-        return [decode(frame.data, frame.event, max_depth=None)]
+        return [decode(frame.data, frame.event, max_depth=self._max_depth)]
 
     def close(self) -> list[Event]:
         """Nothing is held back."""
         return []
 
     @staticmethod
-    def direct(name: str) -> object:
-        """The strict decoder of the event class with this wire name."""
+    def direct(name: str) -> Callable[[bytes | str], Event] | None:
+        """The strict decoder of the event class with this wire name, where it is a flat one."""
         cls = class_of_tag(name)
-        if cls is None or cls is StreamError or name.startswith("eventflow."):
-            return None
-        return decoder_of(cls)
+        return decoder_of(cls) if cls is not None and is_flat(cls) else None
