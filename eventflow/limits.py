@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
+
+from eventflow.errors import UsageError
 
 __all__ = ["Limits"]
 
 
-def _positive(_: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+def _positive(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        from eventflow.errors import UsageError
-
         raise UsageError(f"Limits({attribute.name}=...) must be a positive integer, or None for no limit, not {value!r}")
 
 

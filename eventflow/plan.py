@@ -64,7 +64,7 @@ class _Method:
 @functools.cache
 def _methods(cls: type[Plugin]) -> tuple[_Method, ...]:
     methods: list[_Method] = []
-    for attribute, mark in marked_methods(cls):
+    for attribute, mark in marked_methods(cls):  # type: ignore[arg-type]  # mypy: an instance's hash is not its class's
         function = getattr(cls, attribute)
         name = f"{cls.__qualname__}.{attribute}"
         second = "the part" if mark.kind == "rewrite" else "the run"
@@ -90,7 +90,7 @@ def _raw_attribute(cls: type, name: str) -> object:
 
 def _steps_of(plugin: Plugin, place: int) -> list[Step]:
     steps: list[Step] = []
-    for method in _methods(type(plugin)):
+    for method in _methods(type(plugin)):  # type: ignore[arg-type]  # as above
         mark = method.mark
         if mark.kind == "rewrite":
             matches = _takes(mark.families)

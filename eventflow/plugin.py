@@ -90,10 +90,12 @@ def _matchers(decorator: str, selects: tuple[Select, ...]) -> tuple[Matcher, ...
     return tuple(matcher_of(select) for select in selects)
 
 
+@overload  # the overloads overlap where a class is given; the first that fits is meant, it knows the event
+def on(  # type: ignore[overload-overlap]
+    select: type[E], /, *, order: int = ..., errors: ErrorPolicy = ...
+) -> MethodOn[E]: ...
 @overload
-def on(select: type[E], /, *, order: int = ..., errors: ErrorPolicy = ...) -> MethodOn[E]: ...
-@overload
-def on(
+def on(  # type: ignore[overload-overlap]
     select: type[E1], second: type[E2], /, *, order: int = ..., errors: ErrorPolicy = ...
 ) -> MethodOn[E1 | E2]: ...
 @overload
@@ -112,10 +114,12 @@ def on(*selects: Select, order: int = 0, errors: ErrorPolicy = "raise") -> Any:
     return _marker(Mark("on", _matchers("on", selects), order=order, errors=errors))
 
 
+@overload  # overlapping as those of `on`
+def transform(select: type[E], /) -> MethodOn[E]: ...  # type: ignore[overload-overlap]
 @overload
-def transform(select: type[E], /) -> MethodOn[E]: ...
-@overload
-def transform(select: type[E1], second: type[E2], /) -> MethodOn[E1 | E2]: ...
+def transform(  # type: ignore[overload-overlap]
+    select: type[E1], second: type[E2], /
+) -> MethodOn[E1 | E2]: ...
 @overload
 def transform(*selects: Select) -> Callable[[F], F]: ...
 def transform(*selects: Select) -> Any:
@@ -185,7 +189,7 @@ def state(*, default: Any = attrs.NOTHING, factory: Callable[[], Any] | None = N
 # --- the class -------------------------------------------------------------------------------------------------------
 
 
-@dataclass_transform(field_specifiers=(attrs.field, state))
+@dataclass_transform(eq_default=False, field_specifiers=(attrs.field, state))
 class Plugin:
     """Handlers, transforms and rewrites with configuration and per-run state. Subclass it::
 
@@ -254,7 +258,7 @@ def _state_fields(cls: type[Plugin]) -> tuple[tuple[str, Any], ...]:
 def instantiate(template: Plugin) -> Plugin:
     """A run's own copy of a template: configuration shared, state fresh."""
     instance = copy.copy(template)
-    for name, default in _state_fields(type(template)):
+    for name, default in _state_fields(type(template)):  # type: ignore[arg-type]  # mypy: an instance's hash is not its class's
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # typed as a function, is a class
             factory = cast("Any", default)
             value = factory.factory(instance) if factory.takes_self else factory.factory()

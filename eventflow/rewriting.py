@@ -170,12 +170,12 @@ class Rewriter:
                 before.extend(self.close())
             changed: Any = event if output == response.output else event.replace(response=response.replace(output=output))
         elif isinstance(event, OutputItemAdded | OutputItemDone):
-            place = event.output_index if event.output_index is not None else event.item.id
-            item = self._item(place, event.item, before)
+            where = event.output_index if event.output_index is not None else event.item.id
+            item = self._item(where, event.item, before)
             changed = event if item is event.item else event.replace(item=item)
         else:
-            index = "summary_index" if hasattr(event, "summary_index") else "content_index"
-            part = self._part(event.part, _key(event, index.removesuffix("_index"), index), before, isinstance(event, _CLOSING))
+            place = "summary" if hasattr(event, "summary_index") else "content"
+            part = self._part(event.part, _key(event, place, f"{place}_index"), before, isinstance(event, _CLOSING))
             changed = event if part is event.part else event.replace(part=part)
         return [*before, changed]
 

@@ -26,7 +26,6 @@ from eventflow.events import (
     FunctionCall,
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
-    LifecycleEvent,
     McpCall,
     McpCallArgumentsDelta,
     McpCallArgumentsDone,
@@ -47,16 +46,18 @@ from eventflow.events import (
     RefusalDone,
     Response,
     ResponseCompleted,
+    ResponseCreated,
     ResponseFailed,
     ResponseFault,
     ResponseIncomplete,
+    ResponseInProgress,
+    ResponseQueued,
     StreamError,
     SummaryText,
     TextAnnotationAdded,
     TextDelta,
     TextDone,
     Untyped,
-    WireEvent,
 )
 
 __all__ = ["Oddity", "Snapshot", "TERMINAL"]
@@ -493,8 +494,13 @@ def _arguments_done(field: str) -> Callable[[Snapshot, Any], None]:
 
 Fold: TypeAlias = Callable[[Snapshot, Any], None]
 
-_FOLDS: dict[type[WireEvent], Fold] = {
-    **{cls: _lifecycle for cls in (*LifecycleEvent.__subclasses__(), ResponseFailed)},
+_FOLDS: dict[type[Event], Fold] = {
+    ResponseCreated: _lifecycle,
+    ResponseQueued: _lifecycle,
+    ResponseInProgress: _lifecycle,
+    ResponseCompleted: _lifecycle,
+    ResponseIncomplete: _lifecycle,
+    ResponseFailed: _lifecycle,
     StreamError: _stream_error,
     OutputItemAdded: _item_added,
     OutputItemDone: _item_done,

@@ -6,7 +6,7 @@ import gc
 import json
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast, dataclass_transform
 
 import msgspec
 
@@ -32,7 +32,21 @@ def class_of_tag(tag: str) -> type[Event] | None:
     return _registry.get(tag)
 
 
-class Record(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True):
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class _RecordMeta(msgspec.StructMeta):
+    """Makes a record's tag readable as its ``type``; tells type checkers that records are frozen."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
+        tag = config.get("tag")
+        if tag is not None:
+            config.setdefault("tag_field", "type")
+        cls = super().__new__(mcls, name, bases, namespace, **config)
+        if tag is not None:
+            cls.type = tag  # type: ignore[attr-defined]
+        return cls
+
+
+class Record(msgspec.Struct, metaclass=_RecordMeta, frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True):
     """An immutable record of the vocabulary: an event, an item, a part, a `Response`.
 
     Equality, ``repr``, pattern matching and pickling are those of a dataclass.
@@ -70,26 +84,13 @@ def _plain(value: object) -> object:
     return repr(value)
 
 
-class _TaggedMeta(type(msgspec.Struct)):  # type: ignore[misc]  # mypy cannot follow the computed base
-    """Makes a record's tag readable as its ``type``."""
-
-    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
-        tag = config.get("tag")
-        if tag is not None:
-            config.setdefault("tag_field", "type")
-        cls = super().__new__(mcls, name, bases, namespace, **config)
-        if tag is not None:
-            cls.type = tag
-        return cls
-
-
-class Tagged(Record, metaclass=_TaggedMeta):
+class Tagged(Record):
     """A record that carries its type on the wire: an item, a part, an annotation."""
 
     type: ClassVar[str]
 
 
-class _EventMeta(_TaggedMeta):
+class _EventMeta(_RecordMeta):
     """Registers an event class under its tag, and refuses one without a tag or with a tag that is taken."""
 
     def __new__(
@@ -134,6 +135,12 @@ class Event(Record, metaclass=_EventMeta, gc=True, family="custom"):
 
     type: ClassVar[str]
     family: ClassVar[str]
+
+    if TYPE_CHECKING:  # the metaclass takes what checkers look for here
+
+        def __init_subclass__(
+            cls, *, tag: str | None = ..., family: str | None = ..., kw_only: bool = ..., gc: bool = ...
+        ) -> None: ...
 
 
 class WireEvent(Event, gc=False, kw_only=True, family="custom"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -133,7 +134,8 @@ def decoder_of(cls: type[Event]) -> Callable[[bytes | str], Event]:
 def _any_event() -> Callable[[bytes | str], Event]:
     """The strict decoder of frames that carry no event name: the type inside the data chooses."""
     known = [cls for tag, cls in event_classes().items() if tag.startswith("response.")]
-    return cast("Callable[[bytes | str], Event]", msgspec.json.Decoder(functools.reduce(lambda a, b: a | b, known)).decode)
+    union: Any = functools.reduce(operator.or_, known)
+    return cast("Callable[[bytes | str], Event]", msgspec.json.Decoder(union).decode)
 
 
 def _lenient(data: bytes | str, name: str) -> Event:

@@ -1,0 +1,31 @@
+"""Settings for all tests: hypothesis profiles, and where recordings are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.register_profile("long", parent=settings.get_profile("default"), max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+FIXTURES = Path(__file__).parent / "fixtures"
+CORPUS = Path(os.environ.get("EVENTFLOW_CORPUS") or Path(__file__).parents[2] / "shared" / "corpus")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of recorded streams; tests that need it skip where it is not."""
+    if not (CORPUS / "truth.jsonl").is_file():
+        pytest.skip(f"no recorded streams at {CORPUS.name}/: set EVENTFLOW_CORPUS to their folder")
+    return CORPUS
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The project's own recorded streams."""
+    return FIXTURES
