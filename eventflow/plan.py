@@ -28,6 +28,7 @@ class Step:
     """One thing that is done with an event.
 
     Attributes:
+        place: Where it stands among all steps.
         kind: ``handler``, ``transform`` or ``rewrite``.
         name: How messages call it.
         plugin: The place of its plugin in the plan; None for the dispatcher's own handlers.
@@ -39,6 +40,7 @@ class Step:
         families: Of a rewrite.
     """
 
+    place: int
     kind: Literal["handler", "transform", "rewrite"]
     name: str
     plugin: int | None
@@ -88,7 +90,7 @@ def _raw_attribute(cls: type, name: str) -> object:
     return next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
 
 
-def _steps_of(plugin: Plugin, place: int) -> list[Step]:
+def _steps_of(plugin: Plugin, index: int, place: int) -> list[Step]:
     steps: list[Step] = []
     for method in _methods(type(plugin)):  # type: ignore[arg-type]  # as above
         mark = method.mark
@@ -98,9 +100,10 @@ def _steps_of(plugin: Plugin, place: int) -> list[Step]:
             matches = functools.partial(_any_matches, mark.matchers)
         steps.append(
             Step(
+                place + len(steps),
                 "handler" if mark.kind == "on" else mark.kind,
                 method.name,
-                place,
+                index,
                 method.attribute,
                 matches,
                 isolate=mark.errors == "isolate",
@@ -134,12 +137,13 @@ class Plan:
         self.templates = plugins
         steps: list[Step] = []
         ends: list[int] = []
-        for place, plugin in enumerate(plugins):
-            steps.extend(_steps_of(plugin, place))
+        for index, plugin in enumerate(plugins):
+            steps.extend(_steps_of(plugin, index, len(steps)))
             ends.append(len(steps) - 1)
         for handler in sorted(handlers, key=lambda handler: handler.order):
             steps.append(
                 Step(
+                    len(steps),
                     "handler",
                     handler.name,
                     None,

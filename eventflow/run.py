@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventflow import signals
-from eventflow.engine import END, PULL, Engine, Status
+from eventflow.engine import END, PULL, Engine
 from eventflow.errors import EventflowError, UsageError
 from eventflow.events import Event, Response
 from eventflow.limits import Limits
+from eventflow.outcome import Status
 from eventflow.plan import Plan
 from eventflow.plugin import Plugin
 from eventflow.snapshot import Oddity
@@ -79,7 +80,7 @@ class Run:
             is_async=is_async,
             deliver=deliver,
         )
-        self.plugins: tuple[Plugin, ...] = self._engine.plugins
+        self.plugins: tuple[Plugin, ...] = self._engine.chain.plugins
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.status}, {self.events} events>"
@@ -87,12 +88,12 @@ class Run:
     @property
     def status(self) -> Status:
         """``running``, or how it ended: ``completed incomplete failed truncated timeout cancelled``."""
-        return self._engine.status
+        return self._engine.outcome.status
 
     @property
     def error(self) -> EventflowError | None:
         """What the stream ended with when it did not end well, or None."""
-        return self._engine.error
+        return self._engine.outcome.error
 
     @property
     def response(self) -> Response:
@@ -137,13 +138,13 @@ class Run:
         """
         if not isinstance(event, Event):
             raise UsageError(f"emit() takes an event, not {type(event).__name__}")
-        if self._engine.status != "running" and self._engine.over and self._finished:
+        if self._finished:
             raise UsageError(f"run {self.id} is over; nothing hears what is emitted now")
-        self._engine.emit(event)
+        self._engine.chain.emit(event)
 
     def cancel(self) -> None:
         """End the run: no more events, the source closed, status ``cancelled``. From any thread; twice is once."""
-        self._engine.cancel()
+        self._engine.chain.cancel()
         interrupt = self._interrupt
         if interrupt is not None:
             interrupt()
@@ -155,7 +156,7 @@ class Run:
         if self._finished:
             return
         self._finished = True
-        error = self._engine.error
+        error = self.error
         if error is not None:
             if error.run is None:
                 error.run = self
@@ -165,9 +166,8 @@ class Run:
 
     def _raise(self) -> None:
         """Raise what the stream ended with, where the caller wants that."""
-        error = self._engine.error
-        if error is not None and self._check and self._engine.status not in ("completed", "incomplete", "cancelled"):
-            raise error
+        if self._check and self.error is not None:
+            raise self.error
 
     # --- push --------------------------------------------------------------------------------------------------------
 
@@ -235,11 +235,11 @@ class Run:
 
 def loop(run: Run, source: Source) -> Generator[Event, None, None]:
     """Drive *run* over *source* to the end; yields the events that came through, where the run delivers them."""
-    engine = run._engine
+    outcome = run._engine.outcome
     assert source.items is not None
     pull = source.items.__next__
-    run._interrupt, engine.request_id = source.interrupt, source.request_id
-    steps = engine.steps()
+    run._interrupt, outcome.request_id = source.interrupt, source.request_id
+    steps = run._engine.steps()
     send: Any = steps.send
     value: Any = None
     deadline: float | None = None
@@ -249,11 +249,11 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
             request = send(value)
             send, value = steps.send, None
             if request is PULL:
-                if engine.linger is not None:
+                if outcome.linger is not None:
                     if deadline is None:
-                        deadline = time.monotonic() + engine.linger
+                        deadline = time.monotonic() + outcome.linger
                         if source.interrupt is not None:
-                            timer = threading.Timer(engine.linger, source.interrupt)
+                            timer = threading.Timer(outcome.linger, source.interrupt)
                             timer.start()
                     elif time.monotonic() >= deadline:
                         value = END
@@ -287,11 +287,11 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
 
 async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
     """`loop`, async."""
-    engine = run._engine
+    outcome = run._engine.outcome
     wait = waiter()
     pull = source.aitems.__anext__ if source.aitems is not None else _Polite(source).__anext__
-    run._interrupt, engine.request_id = wait.interrupt, source.request_id
-    steps = engine.steps()
+    run._interrupt, outcome.request_id = wait.interrupt, source.request_id
+    steps = run._engine.steps()
     send: Any = steps.send
     value: Any = None
     leaving = False
@@ -301,7 +301,7 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
             send, value = steps.send, None
             try:
                 if request is PULL:
-                    value = await wait.wait(pull(), engine.linger)
+                    value = await wait.wait(pull(), outcome.linger)
                 elif isinstance(request, Event):
                     yield request
                 elif leaving:

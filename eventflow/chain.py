@@ -1,0 +1,268 @@
+"""`Chain`: a plan bound to one run. Events go in; handlers are called, replacements and emissions followed. Sans-IO.
+
+Whatever takes more than a call is a generator of the engine's kind: it yields what must be awaited, and, for a run
+that delivers, the events that came through.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import types
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from eventflow import signals
+from eventflow.errors import LimitExceeded, UsageError, excerpt
+from eventflow.events import Event, HandlerFailed, UnknownEvent
+from eventflow.plan import Plan, Step
+from eventflow.plugin import Plugin, instantiate
+from eventflow.rewriting import Part, Rewriter
+
+if TYPE_CHECKING:
+    from eventflow.run import Run
+
+__all__ = ["Call", "Chain", "Steps"]
+
+Call: TypeAlias = Callable[[Any], Any]
+Steps: TypeAlias = Generator[Any, Any, None]
+
+_log = logging.getLogger("eventflow")
+
+
+class Chain:
+    """The steps of one run.
+
+    Driven from one thread at a time; `emit` and `cancel` may be called from others.
+
+    Attributes:
+        plugins: The run's own copies of the plugins.
+        attention: Whether something was emitted, or the run is to end: to be looked at after every event.
+        cancelled: Whether the run is to end.
+    """
+
+    def __init__(self, run: Run, plan: Plan, *, is_async: bool, deliver: bool, max_emitted: int | None) -> None:
+        self.plugins: tuple[Plugin, ...] = tuple(map(instantiate, plan.templates))
+        self.attention = False
+        self.cancelled = False
+        self._run = run
+        self._plan = plan
+        self._is_async = is_async
+        self._deliver = deliver
+        self._max_emitted = max_emitted
+        self._routes: dict[tuple[type[Event], str], tuple[tuple[Step, Call], ...]] = {}
+        self._rewriters: dict[int, Rewriter] = {}
+        self._queue: deque[Event] = deque()
+
+    # --- from any thread ---------------------------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Queue *event* to be dispatched after the current one."""
+        self._queue.append(event)
+        self.attention = True
+
+    def cancel(self) -> None:
+        """Have the run end at the next chance."""
+        self.cancelled = True
+        self.attention = True
+
+    # --- routes ------------------------------------------------------------------------------------------------------
+
+    def straight(self, cls: type[Event], name: str) -> tuple[Call, ...] | None:
+        """What to call with events of class *cls*, one after the other; None where something may change them."""
+        route = self._route(cls, name)
+        if any(step.kind != "handler" for step, _ in route):
+            return None
+        return tuple(call for _, call in route)
+
+    def _route(self, cls: type[Event], name: str) -> tuple[tuple[Step, Call], ...]:
+        route = self._routes.get((cls, name))
+        if route is None:
+            route = tuple((self._plan.steps[place], self._bind(place)) for place in self._plan.route(cls, name))
+            if cls is not UnknownEvent:  # a peer can invent names without end
+                self._routes[cls, name] = route
+        return route
+
+    def _bind(self, place: int) -> Call:
+        step = self._plan.steps[place]
+        target: Any = step.target if step.plugin is None else getattr(self.plugins[step.plugin], str(step.target))
+        if step.kind == "rewrite":
+            if place not in self._rewriters:
+                self._rewriters[place] = Rewriter(target if step.wants_run else _whole_pieces(target), step.families)
+            return self._rewriters[place].feed
+        if step.wants_run:
+            run = self._run
+            return lambda event: target(event, run)
+        return target  # type: ignore[no-any-return]
+
+    # --- dispatch ----------------------------------------------------------------------------------------------------
+
+    def dispatch(self, event: Event, after: int = -1) -> Steps:
+        """Take *event* through the steps behind the place *after*."""
+        for step, call in self._route(type(event), event.type):
+            if step.place <= after:
+                continue
+            try:
+                result = call(event)
+                if step.kind != "handler":
+                    if inspect.isawaitable(result):
+                        result = yield from self._awaited(result, step.name)
+                    if result is event:
+                        continue
+                    replacements = _events_of(result, step.name)
+            except Exception as error:
+                self.raised(error, step, event)
+                continue
+            if step.kind == "handler":
+                if result is not None:
+                    yield from self.follow(result, step, event)
+                continue
+            for replacement in replacements:
+                yield from self.dispatch(replacement, step.place)
+            return
+        if self._deliver:
+            yield event
+
+    def drain(self) -> Steps:
+        """Dispatch what was emitted; what is emitted on the way comes right after its cause."""
+        self.attention = self.cancelled
+        emitted = 0
+        while self._queue and not self.cancelled:
+            event = self._queue.popleft()
+            later, self._queue = self._queue, deque()
+            emitted += 1
+            self._check_emitted(emitted)
+            yield from self.dispatch(event)
+            self._queue.extend(later)
+
+    def _check_emitted(self, emitted: int) -> None:
+        if self._max_emitted is not None and emitted > self._max_emitted:
+            raise LimitExceeded(limit="emitted", maximum=self._max_emitted, seen=emitted)
+
+    def follow(self, result: object, step: Step, event: Event) -> Steps:
+        """A handler gave something: a generator's events are emitted, an awaitable is awaited, the rest is ignored."""
+        try:
+            if inspect.isawaitable(result):
+                result = yield from self._awaited(result, step.name)
+            if isinstance(result, types.GeneratorType):
+                for emitted in result:
+                    self._emit_from(step, emitted)
+            elif isinstance(result, types.AsyncGeneratorType):
+                yield from self._follow_async(result, step)
+        except Exception as error:
+            self.raised(error, step, event)
+
+    def _follow_async(self, events: types.AsyncGeneratorType[Any, None], step: Step) -> Steps:
+        if not self._is_async:
+            raise UsageError(f"{step.name} is an async generator; use arun(), astream() or aopen()")
+        while True:
+            try:
+                emitted = yield events.__anext__()
+            except StopAsyncIteration:
+                return
+            self._emit_from(step, emitted)
+
+    def _emit_from(self, step: Step, emitted: object) -> None:
+        if not isinstance(emitted, Event):
+            raise UsageError(f"{step.name} yielded {excerpt(repr(emitted))}; a handler that is a generator yields events")
+        self._check_emitted(len(self._queue) + 1)
+        self.emit(emitted)
+
+    def _awaited(self, awaitable: Any, name: str) -> Generator[Any, Any, Any]:
+        if not self._is_async:
+            close = getattr(awaitable, "close", None)
+            if close is not None:
+                close()
+            raise UsageError(f"{name} gave an awaitable; use arun(), astream() or aopen()")
+        return (yield awaitable)
+
+    # --- failure -----------------------------------------------------------------------------------------------------
+
+    def failed(self, error: Exception, call: Call, event: Event) -> None:
+        """`raised`, for a call of `straight`."""
+        self.raised(error, self.step_of(call, event), event)
+
+    def step_of(self, call: Call, event: Event) -> Step:
+        """The step that a call of `straight` belongs to."""
+        return next(step for step, bound in self._route(type(event), event.type) if bound is call)
+
+    def raised(self, error: Exception, step: Step, event: Event) -> None:
+        """A step raised: report it where it is isolated, else end the run with it."""
+        what = f"{step.name} on {event.type}"
+        if not step.isolate:
+            error.add_note(f"raised by {what} in {self._where()}")
+            raise error
+        _log.error("%s failed in %s", what, self._where(), exc_info=error)
+        if isinstance(event, HandlerFailed):
+            return  # a handler of failures that fails is only logged: it would answer itself for ever
+        failure = HandlerFailed(error, step.name, event)
+        signals.send(signals.handler_failed, self._run.dispatcher, run=self._run, failure=failure)
+        self.emit(failure)
+
+    def _where(self) -> str:
+        return f"run {self._run.id}, event {self._run.events}"
+
+    # --- hooks -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Steps:
+        """Every plugin's ``start``, in order."""
+        for plugin in self.plugins:
+            yield from self._hook(plugin, "start")
+        yield from self.drain()
+
+    def finish(self) -> Steps:
+        """Every plugin's ``finish``, in order; what its rewrites and it still hold goes on behind it."""
+        for index, plugin in enumerate(self.plugins):
+            for step in self._plan.steps:
+                if step.plugin == index and step.place in self._rewriters:
+                    for event in self._rewriters[step.place].close():
+                        yield from self.dispatch(event, step.place)
+            held = yield from self._hook(plugin, "finish")
+            for event in _events_of(held, f"{type(plugin).__qualname__}.finish"):
+                yield from self.dispatch(event, self._plan.ends[index])
+        yield from self.drain()
+
+    def stop(self) -> Generator[Any, Any, Exception | None]:
+        """Every plugin's ``stop``, in reverse order; returns what the first one raised, and logs the others."""
+        first: Exception | None = None
+        for plugin in reversed(self.plugins):
+            try:
+                yield from self._hook(plugin, "stop")
+            except Exception as error:
+                if first is None:
+                    first = error
+                else:
+                    _log.exception("%s.stop failed too", type(plugin).__qualname__)
+        return first
+
+    def _hook(self, plugin: Plugin, name: str) -> Generator[Any, Any, Any]:
+        if getattr(type(plugin), name) is getattr(Plugin, name):
+            return None
+        hook = f"{type(plugin).__qualname__}.{name}"
+        try:
+            result = getattr(plugin, name)(self._run)
+            if inspect.isawaitable(result):
+                result = yield from self._awaited(result, hook)
+            return list(result) if isinstance(result, types.GeneratorType) else result
+        except Exception as error:
+            error.add_note(f"raised by {hook} in {self._where()}")
+            raise
+
+
+def _whole_pieces(method: Callable[[str], str]) -> Callable[[str, Part], str]:
+    """A rewrite that takes text alone holds nothing back."""
+    return lambda text, part: "" if part.final else method(text)
+
+
+def _events_of(given: object, name: str) -> list[Event]:
+    """What a transform or hook gave, as events; raises `UsageError` for anything else."""
+    if given is None:
+        return []
+    if isinstance(given, Event):
+        return [given]
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
+        events = list(given)
+        if all(isinstance(event, Event) for event in events):
+            return events
+    raise UsageError(f"{name} must give an event, None, or an iterable of events, not {excerpt(repr(given))}")

@@ -1,0 +1,132 @@
+"""`Outcome`: how a run stands, and how it ends. Pure; the table of statuses in code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from eventflow.errors import APIStreamError, EventflowError, StreamInterrupted, StreamTimeout, StreamTruncated
+from eventflow.events import (
+    ResponseCompleted,
+    ResponseFailed,
+    ResponseFault,
+    ResponseIncomplete,
+    StreamError,
+)
+
+__all__ = ["LINGER", "Outcome", "Status"]
+
+Status = Literal["running", "completed", "incomplete", "failed", "truncated", "timeout", "cancelled"]
+
+LINGER = 0.2  # seconds: the live API sends response.failed right after an error event; longer nobody need wait
+
+_RETRYABLE = {  # codes and types of OpenAI, Anthropic and gateways after which the same request may succeed
+    "429",
+    "500",
+    "502",
+    "503",
+    "504",
+    "529",
+    "api_error",
+    "internal_server_error",
+    "overloaded",
+    "overloaded_error",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    "server_error",
+    "service_unavailable",
+    "timeout",
+}
+
+
+class Outcome:
+    """The status of one run.
+
+    Attributes:
+        status: ``running``, or how the run ended.
+        error: What the stream ended with when it did not end well, or None.
+        over: Whether the source is done with.
+        linger: After an error event, the seconds that the source may still take for a terminal one; else None.
+        request_id: The server's id of the request, for the errors of its API.
+    """
+
+    __slots__ = ("error", "linger", "over", "request_id", "status")
+
+    def __init__(self) -> None:
+        self.status: Status = "running"
+        self.error: EventflowError | None = None
+        self.over = False
+        self.linger: float | None = None
+        self.request_id: str | None = None
+
+    def terminal(self, event: ResponseCompleted | ResponseIncomplete | ResponseFailed) -> None:
+        """A terminal event has come: it decides, but for an error event before it."""
+        self.linger = None
+        if isinstance(event, ResponseFailed):
+            fault = event.response.error or ResponseFault()
+            if self.error is None or fault.code or fault.message:
+                self.error = self._api_error(fault.message, fault.code, fault.type, fault.param)
+            self.status = "failed"
+        elif self.error is None:
+            self.status = "completed" if isinstance(event, ResponseCompleted) else "incomplete"
+
+    def reported(self, event: StreamError) -> None:
+        """An error event has come; a terminal one may follow."""
+        if self.error is None:
+            self.error = self._api_error(event.message, event.code, event.error_type, event.param, event.status)
+            self.status = "failed"
+        self.linger = LINGER
+
+    def fail(self, error: EventflowError) -> None:
+        """The stream ends with an error of ours; what an error event said before stays."""
+        self.over = True
+        if self.error is None:
+            self.error = error
+            self.status = (
+                "truncated"
+                if isinstance(error, StreamTruncated)
+                else "timeout" if isinstance(error, StreamTimeout) else "failed"
+            )
+
+    def source_failed(self, error: Exception, received: int) -> None:
+        """Reading the source raised."""
+        if isinstance(error, EventflowError):
+            self.fail(error)
+            return
+        interrupted = StreamInterrupted(
+            f"the source failed before a terminal event: {type(error).__name__}: {error}; {received} events were "
+            "received, the response so far is in .partial"
+        )
+        interrupted.__cause__ = error
+        self.fail(interrupted)
+
+    def left(self, error: BaseException) -> None:
+        """A handler raised, or the run was left."""
+        self.over = True
+        self.status = "failed" if isinstance(error, Exception) else "cancelled"
+
+    def cancelled(self) -> None:
+        """`Run.cancel` was called; a terminal event that had come before stays."""
+        self.over = True
+        if self.status == "running" or self.status in ("truncated", "timeout"):
+            self.status, self.error = "cancelled", None
+
+    def _api_error(
+        self,
+        message: str | None,
+        code: str | None,
+        kind: str | None,
+        param: str | None,
+        status: int | None = None,
+    ) -> APIStreamError:
+        name = " ".join(word for word in (code, f"({kind})" if kind and kind != code else None) if word)
+        reason = ": ".join(part for part in (name, message) if part) or "no reason given"
+        error = APIStreamError(
+            f"the API reported an error in the stream: {reason}",
+            code=code,
+            type=kind,
+            param=param,
+            request_id=self.request_id,
+        )
+        named = not _RETRYABLE.isdisjoint(word for word in (code, kind) if word)
+        error.retryable = named or status in (408, 409, 429) or (status is not None and status >= 500)
+        return error

@@ -1,0 +1,72 @@
+"""Sequence numbers: whether an event comes in its turn. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from eventflow.errors import SequenceError
+
+__all__ = ["Sequence"]
+
+_MAX_MISSING = 1_000  # numbers remembered of one gap: enough to know a late event from a repeated one
+
+
+class Sequence:
+    """Watches the numbers of one stream.
+
+    Servers skip numbers, repeat events, send them out of order, or do not count at all though they send a number. An
+    event is dropped only when it is the same as one at hand under the same number: nothing received may be lost.
+
+    Attributes:
+        expected: The number that should come next; None before the first one (a resumed stream starts in its middle).
+        counted: False once the server was found not to count.
+    """
+
+    __slots__ = ("_missing", "_note", "_strict", "counted", "expected")
+
+    def __init__(self, note: Callable[[str, str], None], *, strict: bool) -> None:
+        self.expected: int | None = None
+        self.counted = True
+        self._note = note
+        self._strict = strict
+        self._missing: set[int] = set()
+
+    def admit(self, event: Any, number: int, recent: Iterable[Any]) -> bool:
+        """Judge an event whose number is not the expected one; False drops it.
+
+        Args:
+            event: The event.
+            number: Its number.
+            recent: The events received last, oldest first.
+
+        Raises:
+            SequenceError: Anything is out of order, in a strict run.
+        """
+        expected = self.expected
+        if not self.counted:
+            return True
+        if expected is None:
+            self.expected = number + 1
+            return True
+        if number > expected:
+            self._odd("gap", f"events {expected} to {number - 1} are missing before {event.type}", number)
+            self._missing.update(range(max(expected, number - _MAX_MISSING), number))
+            self.expected = number + 1
+            return True
+        if number in self._missing:
+            self._missing.discard(number)
+            self._odd("order", f"event {number} ({event.type}) comes late", number)
+            return True
+        if any(event == seen for seen in recent):
+            self._odd("duplicate", f"event {number} ({event.type}) came twice; the second is dropped", number)
+            return False
+        self._odd("numbering", f"event {number} ({event.type}) comes after {expected - 1}: the server does not count", number)
+        self.counted = False
+        return True
+
+    def _odd(self, kind: str, message: str, number: int) -> None:
+        if self._strict:
+            assert self.expected is not None
+            raise SequenceError(message, expected=self.expected, got=number)
+        self._note(kind, message)

@@ -1,0 +1,295 @@
+"""Streams to run, sources that watch how they are treated, and the six faces of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any
+
+import attrs
+
+from eventflow import Dispatcher, Event, EventflowError, Run, signals
+
+JSON = dict[str, Any]
+
+
+class Tick(Event, tag="tests.tick"):
+    """An event of our own, to emit."""
+
+    n: int = 0
+
+
+# --- events as JSON --------------------------------------------------------------------------------------------------
+
+
+def created(response_id: str = "resp_1") -> JSON:
+    return {"type": "response.created", "response": {"id": response_id, "status": "in_progress", "output": []}}
+
+
+def delta(text: str, *, item_id: str = "msg_1", index: int = 0) -> JSON:
+    return {
+        "type": "response.output_text.delta",
+        "item_id": item_id,
+        "output_index": index,
+        "content_index": 0,
+        "delta": text,
+    }
+
+
+def deltas(*texts: str) -> list[JSON]:
+    return [delta(text) for text in texts]
+
+
+def message(text: str, *, item_id: str = "msg_1") -> JSON:
+    content = [{"type": "output_text", "text": text, "annotations": []}] if text else []
+    status = "completed" if text else "in_progress"
+    return {"type": "message", "id": item_id, "role": "assistant", "status": status, "content": content}
+
+
+def opened(item: JSON | None = None, *, index: int = 0) -> JSON:
+    return {"type": "response.output_item.added", "output_index": index, "item": item or message("")}
+
+
+def closed(item: JSON, *, index: int = 0) -> JSON:
+    return {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def text_done(text: str) -> JSON:
+    return {
+        "type": "response.output_text.done",
+        "item_id": "msg_1",
+        "output_index": 0,
+        "content_index": 0,
+        "text": text,
+    }
+
+
+def call(arguments: str, *, status: str = "completed", name: str = "weather", number: int = 1) -> JSON:
+    return {
+        "type": "function_call",
+        "id": f"fc_{number}",
+        "call_id": f"call_{number}",
+        "name": name,
+        "arguments": arguments,
+        "status": status,
+    }
+
+
+def call_delta(text: str, *, number: int = 1) -> JSON:
+    return {
+        "type": "response.function_call_arguments.delta",
+        "item_id": f"fc_{number}",
+        "output_index": number,
+        "delta": text,
+    }
+
+
+def completed(*items: JSON, response_id: str = "resp_1") -> JSON:
+    response = {"id": response_id, "status": "completed", "output": list(items)}
+    response["usage"] = {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}
+    return {"type": "response.completed", "response": response}
+
+
+def incomplete(*items: JSON) -> JSON:
+    response = {"id": "resp_1", "status": "incomplete", "output": list(items)}
+    response["incomplete_details"] = {"reason": "max_output_tokens"}
+    return {"type": "response.incomplete", "response": response}
+
+
+def failed(code: str | None = "server_error", message: str = "it broke") -> JSON:
+    fault = {"code": code, "message": message} if code else None
+    return {"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "output": [], "error": fault}}
+
+
+def error(code: str = "rate_limit_exceeded", message: str = "slow down") -> JSON:
+    return {"type": "error", "code": code, "message": message, "param": None}
+
+
+def answer(*texts: str, end: Callable[..., JSON] = completed) -> list[JSON]:
+    """A whole response of one message."""
+    whole = message("".join(texts))
+    return [created(), opened(), *deltas(*texts), text_done("".join(texts)), closed(whole), end(whole)]
+
+
+def numbered(events: Iterable[JSON], start: int = 0) -> list[JSON]:
+    return [{**event, "sequence_number": number} for number, event in enumerate(events, start)]
+
+
+# --- the same as bytes -----------------------------------------------------------------------------------------------
+
+
+def block(event: JSON) -> bytes:
+    """One event as servers send it."""
+    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+
+
+def body(events: Iterable[JSON]) -> bytes:
+    return b"".join(map(block, events))
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    return [data[place : place + 1] for place in range(len(data))]
+
+
+# --- sources that watch ----------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A sync source: gives its items, then fails if it is to; counts what is pulled, remembers its closing."""
+
+    def __init__(self, items: Iterable[Any], fault: BaseException | None = None) -> None:
+        self._items = iter(items)
+        self._fault = fault
+        self.pulled = 0
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        for item in self._items:
+            self.pulled += 1
+            return item
+        if self._fault is not None:
+            raise self._fault
+        raise StopIteration
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AsyncWatched:
+    """`Watched`, async; waits for ever at its end when it is to *hang*."""
+
+    def __init__(self, items: Iterable[Any], fault: BaseException | None = None, *, hang: bool = False) -> None:
+        self._items = iter(items)
+        self._fault = fault
+        self._hang = hang
+        self.pulled = 0
+        self.closed = 0
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        import anyio.lowlevel
+
+        await anyio.lowlevel.checkpoint()
+        for item in self._items:
+            self.pulled += 1
+            return item
+        if self._hang:
+            await anyio.sleep_forever()
+        if self._fault is not None:
+            raise self._fault
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        import anyio.lowlevel
+
+        await anyio.lowlevel.checkpoint()
+        self.closed += 1
+
+
+# --- the six faces ---------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Outcome:
+    """What a run came to."""
+
+    run: Run
+    heard: list[Event]
+    given: list[Event] | None  # what the faces that deliver events delivered
+    raised: BaseException | None
+
+    def shown(self) -> dict[str, Any]:
+        """All of it that must be the same whatever the face, ready to compare."""
+        run = self.run
+        return {
+            "heard": self.heard,
+            "status": run.status,
+            "error": _shown(run.error, run),
+            "raised": _shown(self.raised, run),
+            "response": run.response,
+            "text": run.text,
+            "events": run.events,
+            "warnings": run.warnings,
+            "outbox": run.outbox,
+        }
+
+
+def _shown(error: BaseException | None, run: Run) -> Any:
+    if error is None:
+        return None
+    notes = [note.replace(run.id, "run_X") for note in getattr(error, "__notes__", ())]
+    partial = error.partial if isinstance(error, EventflowError) else None
+    return (type(error), str(error).replace(run.id, "run_X"), notes, partial)
+
+
+def _run(flow: Dispatcher, items: Iterable[Any], given: list[Event], **options: Any) -> None:
+    flow.run(Watched(items), **options)
+
+
+def _arun(flow: Dispatcher, items: Iterable[Any], given: list[Event], **options: Any) -> None:
+    asyncio.run(flow.arun(AsyncWatched(items), **options))
+
+
+def _stream(flow: Dispatcher, items: Iterable[Any], given: list[Event], **options: Any) -> None:
+    given.extend(flow.stream(Watched(items), **options))
+
+
+def _astream(flow: Dispatcher, items: Iterable[Any], given: list[Event], **options: Any) -> None:
+    async def main() -> None:
+        async with flow.astream(AsyncWatched(items), **options) as events:
+            async for event in events:
+                given.append(event)
+
+    asyncio.run(main())
+
+
+def _open(flow: Dispatcher, items: Iterable[Any], given: list[Event], **options: Any) -> None:
+    with flow.open(**options) as run:
+        for item in items:
+            run.feed(item)
+
+
+def _aopen(flow: Dispatcher, items: Iterable[Any], given: list[Event], **options: Any) -> None:
+    async def main() -> None:
+        async with flow.aopen(**options) as run:
+            for item in items:
+                await run.afeed(item)
+
+    asyncio.run(main())
+
+
+FACES: dict[str, Callable[..., None]] = {
+    "run": _run,
+    "arun": _arun,
+    "stream": _stream,
+    "astream": _astream,
+    "open": _open,
+    "aopen": _aopen,
+}
+SYNC = ("run", "stream", "open")
+ASYNC = ("arun", "astream", "aopen")
+
+
+def drive(face: str, items: Iterable[Any], flow: Dispatcher | None = None, **options: Any) -> Outcome:
+    """Drive *items* through *face*, and say what came of it; raises nothing."""
+    flow = Dispatcher() if flow is None else flow
+    runs: list[Run] = []
+    heard: list[Event] = []
+    given: list[Event] = []
+
+    def started(_: object, run: Run) -> None:
+        runs.append(run)
+
+    raised: BaseException | None = None
+    with signals.run_started.connected_to(started, sender=flow), flow.on("*", heard.append, order=1000):
+        try:
+            FACES[face](flow, items, given, **options)
+        except BaseException as error:  # also a KeyboardInterrupt is an outcome
+            raised = error
+    return Outcome(runs[0], heard, given if "stream" in face else None, raised)
