@@ -10,8 +10,8 @@ import inspect
 import logging
 import types
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from eventflow import signals
 from eventflow.errors import LimitExceeded, UsageError, excerpt
@@ -110,7 +110,7 @@ class Chain:
                         result = yield from self._awaited(result, step.name)
                     if result is event:
                         continue
-                    replacements = _events_of(result, step.name)
+                    result = _events_of(result, step.name)
             except Exception as error:
                 self.raised(error, step, event)
                 continue
@@ -118,7 +118,7 @@ class Chain:
                 if result is not None:
                     yield from self.follow(result, step, event)
                 continue
-            for replacement in replacements:
+            for replacement in result:
                 yield from self.dispatch(replacement, step.place)
             return
         if self._deliver:
@@ -146,14 +146,14 @@ class Chain:
             if inspect.isawaitable(result):
                 result = yield from self._awaited(result, step.name)
             if isinstance(result, types.GeneratorType):
-                for emitted in result:
+                for emitted in cast("Iterable[object]", result):
                     self._emit_from(step, emitted)
             elif isinstance(result, types.AsyncGeneratorType):
-                yield from self._follow_async(result, step)
+                yield from self._follow_async(cast("AsyncGenerator[object, None]", result), step)
         except Exception as error:
             self.raised(error, step, event)
 
-    def _follow_async(self, events: types.AsyncGeneratorType[Any, None], step: Step) -> Steps:
+    def _follow_async(self, events: AsyncGenerator[object, None], step: Step) -> Steps:
         if not self._is_async:
             raise UsageError(f"{step.name} is an async generator; use arun(), astream() or aopen()")
         while True:
@@ -244,7 +244,7 @@ class Chain:
             result = getattr(plugin, name)(self._run)
             if inspect.isawaitable(result):
                 result = yield from self._awaited(result, hook)
-            return list(result) if isinstance(result, types.GeneratorType) else result
+            return list(cast("Iterable[Any]", result)) if isinstance(result, types.GeneratorType) else result
         except Exception as error:
             error.add_note(f"raised by {hook} in {self._where()}")
             raise
@@ -262,7 +262,8 @@ def _events_of(given: object, name: str) -> list[Event]:
     if isinstance(given, Event):
         return [given]
     if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
-        events = list(given)
+        events = list(cast("Iterable[object]", given))
         if all(isinstance(event, Event) for event in events):
-            return events
-    raise UsageError(f"{name} must give an event, None, or an iterable of events, not {excerpt(repr(given))}")
+            return cast("list[Event]", events)
+    shown = excerpt(repr(given))  # pyright: ignore[reportUnknownArgumentType]
+    raise UsageError(f"{name} must give an event, None, or an iterable of events, not {shown}")

@@ -12,7 +12,7 @@ import enum
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from eventflow.chain import Call, Chain, Steps
 from eventflow.errors import DecodeError, LimitExceeded, SequenceError, StreamTruncated, UsageError, excerpt
@@ -62,7 +62,7 @@ Fused: TypeAlias = tuple[Callable[[bytes], Any] | None, tuple[Call, ...]]
 _BATCH = 256  # events folded at once: few calls, and little memory under way
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
 _STRUCTURE = (ItemEvent, LifecycleEvent, ErrorEvent)  # events that say how a run goes: never fused
-_KINDS = {FunctionCall: "function", CustomToolCall: "custom", McpCall: "mcp"}
+_KINDS = {FunctionCall.type: "function", CustomToolCall.type: "custom", McpCall.type: "mcp"}
 
 
 class Engine:
@@ -328,20 +328,21 @@ class Engine:
                 return  # a source of recorded events brings the calls that its items mean anyway
             yield from self._receive(item)
         elif isinstance(item, bytearray | memoryview):
-            chunk, self._tail = self._tail + bytes(item), b""
-            self._measure(len(item))
+            data = bytes(cast("bytes", item))
+            chunk, self._tail = self._tail + data, b""
+            self._measure(len(data))
             yield from self._frames(chunk)
         elif isinstance(item, Frame):
             yield from self._bounded(item)
         elif isinstance(item, Mapping):
             try:
-                data = encode_json(dict(item)).decode()
+                text = encode_json(dict(cast("Mapping[str, Any]", item))).decode()
             except (TypeError, ValueError, RecursionError) as error:
                 failure = DecodeError(f"the source yielded a mapping that is no JSON object ({error})")
                 failure.__cause__ = error
                 self.outcome.fail(failure)
             else:
-                yield from self._bounded(Frame(data=data))
+                yield from self._bounded(Frame(data=text))
         else:
             hint = "; encode text first: text.encode()" if isinstance(item, str) else ""
             raise UsageError(f"a source yields bytes, frames, mappings or events, not {type(item).__name__}{hint}")
@@ -442,14 +443,12 @@ class Engine:
     def _tool_call(self, event: OutputItemDone) -> ToolCall | None:
         """The complete call that a closed item is, or None."""
         item = event.item
-        kind = _KINDS.get(type(item))
-        if kind is None or item.status in ("incomplete", "in_progress"):
+        if not isinstance(item, FunctionCall | CustomToolCall | McpCall) or item.status in ("incomplete", "in_progress"):
             return None
-        assert isinstance(item, FunctionCall | CustomToolCall | McpCall)
         arguments = item.arguments
         if not arguments and self._keep:  # some servers close an item without what its deltas brought
             arguments = self.fold().arguments(item.call_id or item.id or "") or ""
-        return ToolCall(kind, item.name, arguments, item.call_id, item.id, event.output_index)
+        return ToolCall(_KINDS[item.type], item.name, arguments, item.call_id, item.id, event.output_index)
 
     def _check_calls(self, event: OutputItemAdded) -> None:
         if event.item.type.endswith("_call"):

@@ -107,20 +107,18 @@ class PartialParser:
     """
 
     max_depth: int | None = _DEPTH
-    _root: list[JSON] = attrs.field(init=False, factory=list)  # holds the value, once anything is known of it
-    _open: list[dict[str, JSON] | list[JSON]] = attrs.field(init=False)  # containers under way, the root first
+    _root: list[JSON] = attrs.field(init=False, factory=list["JSON"])  # holds the value, once anything is known of it
+    _open: list[dict[str, JSON] | list[JSON]] = attrs.field(  # containers under way, the root first
+        init=False, default=attrs.Factory(lambda self: [self._root], takes_self=True)
+    )
     _state: str = attrs.field(init=False, default=_VALUE)
     _key: str = attrs.field(init=False, default="")  # where the next value of the innermost object goes
-    _pieces: list[str] = attrs.field(init=False, factory=list)  # of the string, key or number under way, not yet joined
+    _pieces: list[str] = attrs.field(init=False, factory=list[str])  # of the string, key or number under way, not yet joined
     _shape: str = attrs.field(init=False, default="")  # the number under way, every run of digits cut to one
     _held: str = attrs.field(init=False, default="")  # an escape or literal that was cut: up to 11 characters
     _offset: int = attrs.field(init=False, default=0)  # characters read so far, those held not counted
     _error: DecodeError | LimitExceeded | None = attrs.field(init=False, default=None)
     _closed: bool = attrs.field(init=False, default=False)
-
-    @_open.default
-    def _only_the_root(self) -> list[dict[str, JSON] | list[JSON]]:
-        return [self._root]
 
     @property
     def value(self) -> JSON:
@@ -201,11 +199,11 @@ class PartialParser:
         if self.max_depth is not None and depth > self.max_depth:
             self._error = LimitExceeded(limit="json_depth", maximum=self.max_depth, seen=depth)
             raise self._error
-        container: dict[str, JSON] | list[JSON]
-        container, inside = ({}, _FIRST_KEY) if text[pos] == "{" else ([], _FIRST_ITEM)
+        is_object = text[pos] == "{"
+        container: dict[str, JSON] | list[JSON] = {} if is_object else []
         self._put(container)
         self._open.append(container)
-        self._state = inside
+        self._state = _FIRST_KEY if is_object else _FIRST_ITEM
         return pos + 1
 
     def _read_close(self, text: str, pos: int) -> int:

@@ -14,7 +14,7 @@ import attrs
 
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import Event, UnknownEvent
-from eventflow.plugin import Mark, Plugin, marked_methods
+from eventflow.plugin import Mark, Plugin, class_of, marked_methods
 from eventflow.rewriting import Rewriter
 from eventflow.routing import Handler, is_async, required_arguments
 
@@ -64,9 +64,9 @@ class _Method:
 
 
 @functools.cache
-def _methods(cls: type[Plugin]) -> tuple[_Method, ...]:
+def _methods(cls: type) -> tuple[_Method, ...]:
     methods: list[_Method] = []
-    for attribute, mark in marked_methods(cls):  # type: ignore[arg-type]  # mypy: an instance's hash is not its class's
+    for attribute, mark in marked_methods(cls):
         function = getattr(cls, attribute)
         name = f"{cls.__qualname__}.{attribute}"
         second = "the part" if mark.kind == "rewrite" else "the run"
@@ -92,7 +92,7 @@ def _raw_attribute(cls: type, name: str) -> object:
 
 def _steps_of(plugin: Plugin, index: int, place: int) -> list[Step]:
     steps: list[Step] = []
-    for method in _methods(type(plugin)):  # type: ignore[arg-type]  # as above
+    for method in _methods(class_of(plugin)):
         mark = method.mark
         if mark.kind == "rewrite":
             matches = _takes(mark.families)

@@ -6,7 +6,6 @@ import copy
 import difflib
 import functools
 import importlib.metadata
-import inspect
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, dataclass_transform, overload
@@ -38,6 +37,7 @@ RewriteFamily = Literal["text", "refusal", "reasoning", "tool"]
 REWRITE_FAMILIES: tuple[RewriteFamily, ...] = ("text", "refusal", "reasoning", "tool")
 _MARKS = "__eventflow_marks__"
 _STATE = "eventflow.state"
+_MUTABLE = (list, dict, set, bytearray)
 
 
 @attrs.frozen
@@ -164,26 +164,29 @@ def rewrite(*families: RewriteFamily) -> MethodRewrite:
 
 
 @overload
-def state(*, default: T) -> T: ...
+def state(*, default: T, init: Literal[False] = False) -> T: ...
 @overload
-def state(*, factory: Callable[[], T]) -> T: ...
-def state(*, default: Any = attrs.NOTHING, factory: Callable[[], Any] | None = None) -> Any:
+def state(*, factory: Callable[[], T], init: Literal[False] = False) -> T: ...
+def state(
+    *, default: Any = attrs.NOTHING, factory: Callable[[], Any] | None = None, init: Literal[False] = False
+) -> Any:
     """A plugin's field that is fresh in every run: ``words: int = state(default=0)``.
 
     Args:
         default: Its value when a run starts; immutable.
         factory: Or what makes it: ``state(factory=list)``.
+        init: Not to be given: it tells type checkers that the constructor does not take the field.
 
     Raises:
         PluginError: Neither or both are given, or the default is mutable.
     """
     if (default is attrs.NOTHING) == (factory is None):
         raise PluginError("state() takes either default=... or factory=...")
-    if isinstance(default, list | dict | set | bytearray):
-        raise PluginError(f"state(default={default!r}) would be shared by all runs; write state(factory={type(default).__name__})")
-    if factory is not None:
-        return attrs.field(init=False, factory=factory, metadata={_STATE: True})
-    return attrs.field(init=False, default=default, metadata={_STATE: True})
+    if isinstance(default, _MUTABLE):
+        kind = type(cast("object", default)).__name__
+        raise PluginError(f"state(default={default!r}) would be shared by all runs; write state(factory={kind})")
+    make = factory if factory is not None else lambda: default
+    return attrs.field(init=False, factory=make, metadata={_STATE: make})
 
 
 # --- the class -------------------------------------------------------------------------------------------------------
@@ -240,8 +243,8 @@ class Plugin:
 
 def _refuse_shared_defaults(cls: type) -> None:
     for name, value in vars(cls).items():
-        if name in vars(cls).get("__annotations__", {}) and isinstance(value, list | dict | set | bytearray):
-            kind = type(value).__name__
+        if name in vars(cls).get("__annotations__", {}) and isinstance(value, _MUTABLE):
+            kind = type(cast("object", value)).__name__
             raise PluginError(
                 f"plugin {cls.__qualname__}: the default of {name} is a {kind} that all runs would share; write "
                 f"state(factory={kind}) for a run's own, attrs.field(factory={kind}) for configuration"
@@ -249,32 +252,32 @@ def _refuse_shared_defaults(cls: type) -> None:
 
 
 @functools.cache
-def _state_fields(cls: type[Plugin]) -> tuple[tuple[str, Any], ...]:
-    if not attrs.has(cls):
+def _state_fields(cls: type) -> tuple[tuple[str, Callable[[], Any]], ...]:
+    """The names of a plugin class's state fields, and what makes their values."""
+    if not attrs.has(cls):  # Plugin itself
         return ()
-    return tuple((field.name, field.default) for field in attrs.fields(cls) if field.metadata.get(_STATE))
+    return tuple((field.name, field.metadata[_STATE]) for field in attrs.fields(cls) if _STATE in field.metadata)
 
 
 def instantiate(template: Plugin) -> Plugin:
     """A run's own copy of a template: configuration shared, state fresh."""
     instance = copy.copy(template)
-    for name, default in _state_fields(type(template)):  # type: ignore[arg-type]  # mypy: an instance's hash is not its class's
-        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # typed as a function, is a class
-            factory = cast("Any", default)
-            value = factory.factory(instance) if factory.takes_self else factory.factory()
-        else:
-            value = default
-        instance.__dict__[name] = value
+    for name, make in _state_fields(class_of(template)):
+        instance.__dict__[name] = make()
     return instance
 
 
+def class_of(plugin: Plugin) -> type:
+    return type(plugin)  # as a bare type: checkers take the hash of type[Plugin] for that of an instance
+
+
 @functools.cache
-def marked_methods(cls: type[Plugin]) -> tuple[tuple[str, Mark], ...]:
+def marked_methods(cls: type) -> tuple[tuple[str, Mark], ...]:
     """The decorated methods of a plugin class, in order of definition, base classes first."""
     found: dict[str, tuple[Mark, ...]] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
-            function = inspect.unwrap(value.__func__ if isinstance(value, staticmethod | classmethod) else value)
+            function: Any = getattr(value, "__func__", value)  # of a staticmethod or classmethod
             marks = getattr(function, _MARKS, None) if callable(function) else None
             if marks:
                 found[name] = tuple(marks)

@@ -66,11 +66,11 @@ def open_source(source: Any) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, bytes | bytearray | memoryview):
-        return Source(items=_slices(source))
+        return Source(items=_slices(cast("bytes | bytearray | memoryview", source)))
     if isinstance(source, str | os.PathLike):
-        return _file_at(source)
+        return _file_at(cast("str | os.PathLike[str]", source))
     if isinstance(source, Event | Frame | Mapping):
-        raise UsageError(f"one {type(source).__name__} is no source; put it in a list: run([...])")
+        raise UsageError(f"one {type(cast('object', source)).__name__} is no source; put it in a list: run([...])")
     if _is_response(source):
         return _response_source(source)
     if hasattr(source, "read"):

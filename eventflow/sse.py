@@ -53,6 +53,10 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     id: str = ""
 
 
+def _maximum_of(decoder: Decoder) -> int:
+    return sys.maxsize if decoder.max_event_bytes is None else decoder.max_event_bytes
+
+
 @final
 @attrs.define(eq=False)
 class Decoder:
@@ -84,7 +88,7 @@ class Decoder:
     retry: int | None = attrs.field(default=None, init=False)
     last_event_id: str = attrs.field(default="", init=False)
     error: LimitExceeded | None = attrs.field(default=None, init=False)
-    _maximum: int = attrs.field(init=False, repr=False)
+    _maximum: int = attrs.field(init=False, repr=False, default=attrs.Factory(_maximum_of, takes_self=True))
     _start: bytes | None = attrs.field(default=b"", init=False, repr=False)  # what may become a BOM; None when settled
     _after_cr: bool = attrs.field(default=False, init=False, repr=False)  # an LF that comes next belongs to this CR
     _between: bool = attrs.field(default=True, init=False, repr=False)  # no complete line since the last blank one
@@ -92,10 +96,6 @@ class Decoder:
     _event: str = attrs.field(default="", init=False, repr=False)  # this and the next two: the buffers of the standard
     _data: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _id: str = attrs.field(default="", init=False, repr=False)
-
-    @_maximum.default
-    def _set_maximum(self) -> int:
-        return sys.maxsize if self.max_event_bytes is None else self.max_event_bytes
 
     @property
     def idle(self) -> bool:

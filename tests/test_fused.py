@@ -182,11 +182,15 @@ def _isolated() -> Dispatcher:
     return flow
 
 
+def _relay() -> Dispatcher:
+    return Dispatcher(snapshot=False)  # always heard: it does not parse what nobody listens to
+
+
 FLOWS = {
     "plain": _plain,
     "picky": _picky,
     "strict": lambda: Dispatcher(strict=True),
-    "relay": lambda: Dispatcher(snapshot=False),
+    "relay": _relay,
     "emitting": _emitting,
     "failing": _failing,
     "isolated": _isolated,
@@ -210,6 +214,7 @@ def _shown(event: Event) -> object:
 def outcome(make: Any, source: Iterable[Any], *, everything: bool, frames: bool = True) -> _Result:
     """Run *source*; with *everything*, hear every event with its frame, which is a route of its own for each."""
     flow = make()
+    everything = everything or make is _relay
     runs: list[Run] = []
     heard: list[Any] = []
     raised: Exception | None = None
@@ -302,6 +307,24 @@ def test_recorded_streams_when_cut_bytewise(make: Any, name: str, fixtures: Any)
     for other in (bytewise(data), layers([data], unfinished=False)):
         result = outcome(make, other, everything=True)
         assert (result.heard, result.rest) == (whole.heard, whole.rest)
+
+
+def test_unheard_frames_when_they_are_malformed() -> None:
+    """A relay that does not parse what nobody listens to does not stumble over it either, however the body is cut."""
+    whole = body([created(), _WRONG, completed()]) + b"\r\n"
+    ends = {Dispatcher(snapshot=False).run(chunks, check=False).status for chunks in ([whole], [whole[:-2], whole[-2:]])}
+    assert ends == {"completed"}
+
+
+@pytest.mark.parametrize("chunks", [[b"", b"\xef\xbb\xbf"], [b"", b"\xef", b"\xbb\xbf"], [b"\xef\xbb", b"", b"\xbf"]])
+def test_byte_order_mark_when_chunks_are_empty(chunks: list[bytes]) -> None:
+    """A byte order mark is taken off also where empty chunks come before or inside of it."""
+    names: list[str] = []
+    flow = Dispatcher()
+    flow.on("*", lambda event, run: names.append(run.frame.event))
+    run = flow.run([*chunks, body([created(), completed()])])
+    assert names == ["response.created", "response.completed"]
+    assert not run.warnings
 
 
 @given(data=st.data())

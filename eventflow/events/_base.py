@@ -90,6 +90,7 @@ class Tagged(Record):
     type: ClassVar[str]
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class _EventMeta(_RecordMeta):
     """Registers an event class under its tag, and refuses one without a tag or with a tag that is taken."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 
-from measure import Contender, Lap, Race, race
+from measure import Lap, Prepare, Race, race
 from responses import response
 from streams import CHUNKINGS, Recorded, text_stream
 
@@ -32,11 +32,11 @@ def decode_recorded(streams: Recorded, rounds: int) -> list[Race]:
 
 
 def _decode(title: str, bodies: list[list[bytes]], rounds: int) -> Race:
-    contenders = [Contender(name, _lap(make, bodies)) for name, make in DECODERS.items()]
+    contenders = {name: _lap(make, bodies) for name, make in DECODERS.items()}
     return race(title, contenders, events=sum(1 for body in bodies for _ in sse.decode(body)), rounds=rounds)
 
 
-def _lap(make: Callable[[], Decode], bodies: list[list[bytes]]) -> Callable[[], Lap]:
+def _lap(make: Callable[[], Decode], bodies: list[list[bytes]]) -> Prepare:
     def prepare() -> Lap:
         decode_body = make()
 
@@ -88,9 +88,15 @@ def _httpx_sse_alone() -> Decode:
 
 
 def _launchdarkly() -> Decode:
+    from ld_eventsource.actions import Event
     from ld_eventsource.reader import _BufferedLineReader, _SSEReader
 
-    return lambda chunks: _SSEReader(_BufferedLineReader.lines_from(chunks)).events_and_comments()
+    def events(chunks: list[bytes]) -> Iterator[object]:
+        for item in _SSEReader(_BufferedLineReader.lines_from(chunks)).events_and_comments():
+            if isinstance(item, Event):  # as its client does it
+                yield item
+
+    return events
 
 
 DECODERS: dict[str, Callable[[], Decode]] = {

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from measure import Contender, Lap, Race, race
+from measure import Lap, Measure, Race, race, timed, turns
 from responses import async_response, response
-from streams import CHUNKINGS, Recorded, text_payloads, text_stream
+from streams import CHUNKINGS, Recorded, slices, text_payloads, text_stream
 
 from eventflow import Dispatcher, Plugin, TextDelta, on, rewrite, transform
 
-__all__ = ["OPENAI", "PARSE", "handle", "handle_async", "handle_recorded", "pipeline", "quiet"]
+__all__ = ["OPENAI", "PARSE", "handle", "handle_async", "handle_recorded", "linear_time", "openai_stream", "pipeline", "quiet"]
 
 OPENAI = "openai Stream, one function"
 PARSE = "msgspec's parse alone"
@@ -25,13 +25,13 @@ def handle(deltas: int, rounds: int) -> list[Race]:
     return [
         race(
             f"bytes to one handler, {form}",
-            [
-                Contender("Dispatcher.run", functools.partial(_run, _text_flow, cut(body))),
-                Contender("Dispatcher.open, feed", functools.partial(_feed, _text_flow, cut(body))),
-                Contender("Dispatcher.run, snapshot=False", functools.partial(_run, _relay, cut(body))),
-                Contender(OPENAI, functools.partial(_openai, cut(body))),
-                Contender(PARSE, functools.partial(_parse, text_payloads(body))),
-            ],
+            {
+                "Dispatcher.run": functools.partial(_run, _text_flow, cut(body)),
+                "Dispatcher.open, feed": functools.partial(_feed, _text_flow, cut(body)),
+                "Dispatcher.run, snapshot=False": functools.partial(_run, _relay, cut(body)),
+                OPENAI: functools.partial(_openai, cut(body)),
+                PARSE: functools.partial(_parse, text_payloads(body)),
+            },
             events=deltas,
             rounds=rounds,
         )
@@ -44,11 +44,11 @@ def handle_async(deltas: int, rounds: int) -> list[Race]:
     return [
         race(
             f"bytes to one handler, async, {form}",
-            [
-                Contender("Dispatcher.arun", functools.partial(_arun, cut(body))),
-                Contender("openai AsyncStream, one function", functools.partial(_async_openai, cut(body))),
-                Contender("Dispatcher.run", functools.partial(_run, _text_flow, cut(body))),
-            ],
+            {
+                "Dispatcher.arun": functools.partial(_arun, cut(body)),
+                "openai AsyncStream, one function": functools.partial(_async_openai, cut(body)),
+                "Dispatcher.run": functools.partial(_run, _text_flow, cut(body)),
+            },
             events=deltas,
             rounds=rounds,
         )
@@ -56,16 +56,26 @@ def handle_async(deltas: int, rounds: int) -> list[Race]:
     ]
 
 
+def linear_time(deltas: int, rounds: int) -> list[Race]:
+    """A stream four times as long shall cost four times as much: the time of one event stays."""
+    contenders: dict[str, Callable[[], Measure]] = {}
+    for count in (deltas // 4, deltas):
+        chunks = slices(b"".join(text_stream(count)))
+        name = f"{count:,} deltas"
+        contenders[name] = functools.partial(timed, name, _run(_text_flow, chunks), count)
+    return [turns("linear time, 4 KiB chunks", "ns of CPU an event", contenders, rounds)]
+
+
 def quiet(deltas: int, rounds: int) -> list[Race]:
     """Nobody listens: with ``snapshot=False`` the frames need not be parsed."""
     return [
         race(
             f"nobody listening, {form}",
-            [
-                Contender("Dispatcher(snapshot=False).run", functools.partial(_silence, {"snapshot": False}, cut(body))),
-                Contender("Dispatcher().run", functools.partial(_silence, {}, cut(body))),
-                Contender("openai Stream, read to its end", functools.partial(_openai_silence, cut(body))),
-            ],
+            {
+                "Dispatcher(snapshot=False).run": functools.partial(_silence, {"snapshot": False}, cut(body)),
+                "Dispatcher().run": functools.partial(_silence, {}, cut(body)),
+                "openai Stream, read to its end": functools.partial(_openai_silence, cut(body)),
+            },
             events=sum(1 for _ in text_stream(deltas)),
             rounds=rounds,
         )
@@ -85,24 +95,24 @@ def pipeline(deltas: int, rounds: int) -> list[Race]:
         "a transform that makes new events": functools.partial(_piped, _Upper()),
         "a rewrite": functools.partial(_piped, _Loud()),
     }
-    contenders = [Contender(name, functools.partial(_run, make, chunks)) for name, make in flows.items()]
-    contenders.append(Contender("for event in Dispatcher.stream", functools.partial(_stream, chunks)))
-    contenders.append(Contender(OPENAI, functools.partial(_openai, chunks)))
+    contenders = {name: functools.partial(_run, make, chunks) for name, make in flows.items()}
+    contenders["for event in Dispatcher.stream"] = functools.partial(_stream, chunks)
+    contenders[OPENAI] = functools.partial(_openai, chunks)
     return [race(f"pipelines, {form}", contenders, events=deltas, rounds=rounds)]
 
 
 def handle_recorded(streams: Recorded, rounds: int) -> list[Race]:
-    """Recorded streams, one handler for everything: a hundred streams a second from one process is the case meant."""
+    """Recorded streams, one handler for everything: short streams, where setting up a run counts."""
     races: list[Race] = []
     for form, cut in CHUNKINGS.items():
         bodies = [cut(body) for body in streams.bodies]
         races.append(
             race(
                 f"bytes to one handler, recorded streams, {form}",
-                [
-                    Contender("Dispatcher.run", functools.partial(_run_all, bodies)),
-                    Contender(OPENAI, functools.partial(_openai_all, bodies)),
-                ],
+                {
+                    "Dispatcher.run": functools.partial(_run_all, bodies),
+                    OPENAI: functools.partial(_openai_all, bodies),
+                },
                 events=_run_all(bodies)(),
                 rounds=rounds,
             )
@@ -194,11 +204,9 @@ def _stream(chunks: list[bytes]) -> Lap:
 
 
 def _arun(chunks: list[bytes]) -> Lap:
-    runner = asyncio.Runner()
-
     def lap() -> int:
         counter = _Counter()
-        runner.run(_text_flow(counter).arun(async_response(chunks)))
+        asyncio.run(_text_flow(counter).arun(async_response(chunks)))
         return counter.events
 
     return lap
@@ -211,21 +219,14 @@ def _silence(configuration: dict[str, Any], chunks: list[bytes]) -> Lap:
 
 def _run_all(bodies: list[list[bytes]]) -> Lap:
     flow = Dispatcher()
-    count = 0
+    heard = 0
 
-    @flow.on("response.*", "error")
+    @flow.on("*")
     def handle(event: object) -> None:
-        nonlocal count
-        count += 1
+        nonlocal heard
+        heard += 1
 
-    def lap() -> int:
-        nonlocal count
-        count = 0
-        for body in bodies:
-            flow.run(response(body))
-        return count
-
-    return lap
+    return lambda: sum(flow.run(response(body)).events for body in bodies)
 
 
 class _Words(Plugin):
@@ -298,7 +299,7 @@ def _parse(payloads: list[bytes]) -> Lap:
 
 
 def _openai(chunks: list[bytes]) -> Lap:
-    stream = _openai_stream()
+    stream = openai_stream()
 
     def lap() -> int:
         counter = _Counter()
@@ -311,12 +312,12 @@ def _openai(chunks: list[bytes]) -> Lap:
 
 
 def _openai_silence(chunks: list[bytes]) -> Lap:
-    stream = _openai_stream()
+    stream = openai_stream()
     return lambda: sum(1 for _ in stream(response(chunks)))
 
 
 def _openai_all(bodies: list[list[bytes]]) -> Lap:
-    stream = _openai_stream()
+    stream = openai_stream()
 
     def lap() -> int:
         count = 0
@@ -328,7 +329,8 @@ def _openai_all(bodies: list[list[bytes]]) -> Lap:
     return lap
 
 
-def _openai_stream() -> Callable[[Any], Any]:
+def openai_stream() -> Callable[[Any], Any]:
+    """Makes the SDK's stream of a response, as its client does for ``responses.create(stream=True)``."""
     from openai import OpenAI, Stream
     from openai.types.responses import ResponseStreamEvent
 
@@ -343,7 +345,6 @@ def _async_openai(chunks: list[bytes]) -> Lap:
 
     client = AsyncOpenAI(api_key="none", base_url="http://localhost/v1")
     kind: Any = ResponseStreamEvent
-    runner = asyncio.Runner()
 
     async def read() -> int:
         counter = _Counter()
@@ -352,4 +353,4 @@ def _async_openai(chunks: list[bytes]) -> Lap:
                 counter(event)
         return counter.events
 
-    return lambda: runner.run(read())
+    return lambda: asyncio.run(read())

@@ -1,0 +1,7 @@
+"""``python -m eventflow``: the command."""
+
+import sys
+
+from eventflow.cli import main
+
+sys.exit(main())

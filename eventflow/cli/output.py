@@ -1,0 +1,38 @@
+"""How the command writes: styled where a person reads, plain into pipes, nothing foreign unescaped."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from eventflow.printable import printable
+
+__all__ = ["complain", "echo", "echo_table", "wants_colour"]
+
+
+def wants_colour() -> bool:
+    """Whether stdout is a terminal whose user wants colour (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def echo(text: str | bytes, *, end: str = "") -> None:
+    """Write to stdout, at once."""
+    click.echo(text + end if isinstance(text, str) else text, nl=False, color=wants_colour())
+
+
+def echo_table(table: Table) -> None:
+    """Write *table* to stdout: as wide as the terminal, into a pipe as wide as it needs to be."""
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 10_000, no_color=not wants_colour(), highlight=False, emoji=False)
+    with console.capture() as written:
+        console.print(table)
+    echo("\n".join(line.rstrip() for line in written.get().splitlines()), end="\n")
+
+
+def complain(message: str) -> None:
+    """Write one line to stderr."""
+    click.echo(f"eventflow: {printable(message)}", err=True)

@@ -1,0 +1,10 @@
+"""The plugins that come with eventflow.
+
+Each is made like a stranger's: from public names of `eventflow` alone, and found by its entry point. A dispatcher
+takes them as instances, ``Dispatcher(Accumulate(), Log("run.jsonl"))``, or by name, ``flow.use("log", path="run.jsonl")``.
+"""
+
+from eventflow_plugins.accumulate import Accumulate
+from eventflow_plugins.log import Log
+
+__all__ = ["Accumulate", "Log"]

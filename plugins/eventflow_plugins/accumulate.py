@@ -1,0 +1,243 @@
+"""`Accumulate`: the response as it stands at one place of the pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+
+import attrs
+
+from eventflow import Event, Plugin, Response, Run, on, state
+from eventflow.errors import DecodeError, LimitExceeded, UsageError
+from eventflow.events import (
+    JSON,
+    CodeInterpreterCallCodeDelta,
+    CodeInterpreterCallCodeDone,
+    ContentPartAdded,
+    ContentPartDone,
+    CustomToolCall,
+    CustomToolCallInputDelta,
+    CustomToolCallInputDone,
+    FunctionCallArgumentsDelta,
+    FunctionCallArgumentsDone,
+    LifecycleEvent,
+    McpApprovalRequest,
+    McpCallArgumentsDelta,
+    McpCallArgumentsDone,
+    OutputItemAdded,
+    OutputItemDone,
+    ResponseCompleted,
+    ResponseFailed,
+    ResponseIncomplete,
+    StreamError,
+    ToolCallItem,
+    Usage,
+)
+from eventflow.partial_json import PartialParser
+from eventflow.snapshot import Snapshot
+
+__all__ = ["Accumulate"]
+
+_BATCH = 256  # events folded at once: one call for many, and little memory under way
+
+_PIECES = (FunctionCallArgumentsDelta, CustomToolCallInputDelta, McpCallArgumentsDelta)
+_WHOLES = (FunctionCallArgumentsDone, CustomToolCallInputDone, McpCallArgumentsDone)
+
+
+@attrs.define(eq=False)
+class _Call:
+    """A call whose arguments come; they are parsed from the moment somebody asks for them."""
+
+    free_text: bool = False  # a custom tool's input is no JSON
+    whole: bool = False
+    parser: PartialParser | None = None
+
+    def begin(self, text: str) -> PartialParser:
+        self.parser = PartialParser()
+        if self.free_text:
+            self.parser.feed('"')
+        self.feed(text)
+        if self.whole:
+            with contextlib.suppress(DecodeError, LimitExceeded):
+                self.parser.close()  # a number is certain only when it ends
+        return self.parser
+
+    def feed(self, text: str) -> None:
+        if self.parser is not None:
+            if self.free_text:
+                text = json.dumps(text, ensure_ascii=False)[1:-1]
+            with contextlib.suppress(DecodeError, LimitExceeded):  # what was certain before the fault stays
+                self.parser.feed(text)
+
+
+class Accumulate(Plugin):
+    """The response so far, as this place of the pipeline sees it: with what transforms before it changed.
+
+    ::
+
+        flow = Dispatcher(Redact(), Accumulate())
+        run = flow.run(source)
+        run[Accumulate].text            # redacted; run.text is what was received
+
+    It may be read at any time of a run, by handlers and plugins behind it too, and after the run. Events are folded
+    when it is read, or 256 at a time. Read the run's own instance, ``run[Accumulate]``; the one given to the dispatcher
+    is a template, and reading that is a `UsageError`.
+
+    Attributes:
+        on_change: Called with this object after each event that may have changed the response. What it returns is
+            treated as a handler's result: in an async run it may be awaitable.
+    """
+
+    on_change: Callable[[Accumulate], object] | None = None
+    _snapshot: Snapshot = state(factory=Snapshot)
+    _pending: list[Event] = state(factory=list)
+    _running: bool = state(default=False)
+    # which call an event is for: the rules of the fold (by item id, else by index, else the last one opened)
+    _places: dict[str | int | None, _Call] = state(factory=dict)
+    _last: _Call | None = state(default=None)
+    _named: dict[str | None, _Call] = state(factory=dict)  # by call id and item id, for those who ask
+
+    def __attrs_post_init__(self) -> None:
+        if self.on_change is not None and not callable(self.on_change):
+            raise UsageError(f"Accumulate(on_change=...) takes a function of the Accumulate, not {self.on_change!r}")
+
+    def __repr__(self) -> str:
+        given = "" if self.on_change is None else f"on_change={self.on_change!r}"
+        return f"Accumulate({given})"
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def response(self) -> Response:
+        """The response so far."""
+        return self._folded().response
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._folded().text
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far; of an item that shows none, its summary."""
+        return self.response.reasoning_text
+
+    @property
+    def refusal(self) -> str:
+        """The words of refusal so far."""
+        return self.response.refusal
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallItem, ...]:
+        """The calls so far, in order; the arguments of the last may be a part only."""
+        return self.response.tool_calls
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens, once the server has counted them."""
+        return self.response.usage
+
+    @property
+    def status(self) -> str | None:
+        """The response's own status: ``in_progress``, ``completed``, ...; None before its first event."""
+        return self.response.status
+
+    def partial_arguments(self, call_id: str) -> JSON:
+        """The arguments of a call so far, as the JSON value that is certain of them by now.
+
+        A custom tool's free text is given as text. Every character is parsed once, however often this is called, and
+        not at all before the first time. Arguments that are no JSON give what was certain before the fault; a whole
+        text that differs from the pieces before it replaces them.
+
+        Args:
+            call_id: The ``call_id`` of the call, or the ``id`` of its item.
+
+        Returns:
+            The value (see `eventflow.partial_json` for what is certain), None while nothing of it is known and for a
+            call that has not come. Arrays and objects are not copied: they grow in place and must not be changed.
+        """
+        snapshot = self._folded()
+        call = self._named.get(call_id)
+        if call is None:
+            return None
+        parser = call.parser
+        if parser is None:
+            text = snapshot.arguments(call_id)
+            parser = call.begin(self._final_arguments(call_id) if text is None else text)
+        return parser.value
+
+    def _folded(self) -> Snapshot:
+        if not self._running:
+            raise UsageError("this Accumulate is a dispatcher's template and hears nothing; read run[Accumulate]")
+        if self._pending:
+            self._snapshot.add(self._pending)
+            self._pending.clear()
+        return self._snapshot
+
+    def _final_arguments(self, call_id: str) -> str:
+        """The arguments of a call in the output that a terminal event brought."""
+        for item in self._snapshot.response.output:
+            if isinstance(item, ToolCallItem | McpApprovalRequest) and call_id in (item.id, _call_id(item)):
+                return item.arguments
+        return ""
+
+    # --- hearing -----------------------------------------------------------------------------------------------------
+
+    def start(self, run: Run) -> None:
+        """From now on there is something to read."""
+        self._running = True
+
+    @on(OutputItemAdded, OutputItemDone)
+    def _item(self, event: OutputItemAdded | OutputItemDone) -> None:
+        done = isinstance(event, OutputItemDone)
+        call = self._opened(event.item, event.output_index, whole=done and event.item.status != "incomplete")
+        if not done:
+            self._last = call
+
+    @on(*_PIECES)
+    def _piece(self, event: FunctionCallArgumentsDelta | CustomToolCallInputDelta | McpCallArgumentsDelta) -> None:
+        self._call_of(event.item_id, event.output_index).feed(event.delta)
+
+    @on(*_WHOLES)
+    def _whole(self, event: FunctionCallArgumentsDone | CustomToolCallInputDone | McpCallArgumentsDone) -> None:
+        call = self._call_of(event.item_id, event.output_index)
+        call.whole, call.parser = True, None  # parsed anew when asked for: the text may differ from the pieces
+
+    @on(ResponseCompleted, ResponseIncomplete, ResponseFailed)
+    def _terminal(self, event: ResponseCompleted | ResponseIncomplete | ResponseFailed) -> None:
+        if event.response.output:  # it is the whole; what came before does not count any more
+            self._places.clear()
+            self._named.clear()
+            for index, item in enumerate(event.response.output):
+                self._opened(item, index, whole=item.status != "incomplete")
+
+    @on("text", "refusal", "reasoning", OutputItemAdded, OutputItemDone, ContentPartAdded, ContentPartDone)
+    @on(*_PIECES, *_WHOLES, CodeInterpreterCallCodeDelta, CodeInterpreterCallCodeDone, LifecycleEvent, StreamError)
+    def _hear(self, event: Event) -> object:
+        self._pending.append(event)
+        if len(self._pending) >= _BATCH:
+            self._folded()
+        return None if self.on_change is None else self.on_change(self)
+
+    def _opened(self, item: object, index: int | None, *, whole: bool) -> _Call:
+        call = _Call(isinstance(item, CustomToolCall), whole)
+        item_id = getattr(item, "id", None)
+        self._places.update({key: call for key in (item_id, index) if key is not None})
+        if isinstance(item, ToolCallItem | McpApprovalRequest):
+            self._named.update({name: call for name in (item_id, _call_id(item)) if name})
+        return call
+
+    def _call_of(self, item_id: str | None, index: int | None) -> _Call:
+        call = self._places.get(item_id) or self._places.get(index)
+        if call is None and item_id is None and index is None:
+            call = self._last
+        if call is None:  # pieces of a call that was never opened
+            self._last = call = _Call()
+            self._places.update({key: call for key in (item_id, index) if key is not None})
+            self._named[item_id] = call
+        return call
+
+
+def _call_id(item: ToolCallItem | McpApprovalRequest) -> str | None:
+    return item.id if isinstance(item, McpApprovalRequest) else item.call_id

@@ -1,0 +1,253 @@
+"""`Log`: a line for every event, to the program's log or as JSON Lines to a file.
+
+What a model writes must not forge a line or drive the terminal that shows it (CWE-117, CWE-150): every line is one
+line for whoever counts, and has no control character, no mark that turns text around, and no lone surrogate.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import threading
+import time
+from typing import Any, Final
+
+import attrs
+
+from eventflow import Event, HandlerFailed, Plugin, Response, Run, UnknownEvent, on, state
+from eventflow.errors import PluginError, UsageError
+from eventflow.events import JSON, LifecycleEvent, encode_json
+from eventflow.printable import printable
+from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of
+
+__all__ = ["Log"]
+
+_LOGGER: Final = "eventflow.events"
+_CHARS: Final = 200  # of one field in a line for people
+_FIELDS: Final = 30  # in a line for people: a peer's event may have any number
+_BLOCK: Final = 64 * 1024  # bytes written at once where not every line is
+_WAITING: Final = 2**20  # bytes kept for a disk that takes nothing
+
+# What lifecycle events repeat of the request: words of the user and of the application, and descriptions of its tools.
+_ECHOED: Final = dict.fromkeys(
+    (
+        "input_transformations",
+        "instructions",
+        "metadata",
+        "prompt",
+        "prompt_cache_key",
+        "safety_identifier",
+        "text",
+        "tool_choice",
+        "tools",
+        "user",
+    )
+)
+_WORD: Final = re.compile(r"[\w.:/-]{1,100}")
+
+
+class Log(Plugin):
+    """A log of the events that come to this place of the pipeline, one line an event, and of each run's start and end.
+
+    ::
+
+        Dispatcher(Log())                       # the logger "eventflow.events", level INFO
+        Dispatcher(Log("run.jsonl"))            # JSON Lines, appended
+
+    A line for people, for `logging`::
+
+        run_5f2e61f00c8b1a2d 3 response.output_text.delta delta="Hel" item_id="msg_1" output_index=0
+
+    A line of JSON has ``time`` (Unix seconds) and ``run`` (its id), and either the event or how the run stands::
+
+        {"time":1767225600.25,"run":"run_5f2e61f00c8b1a2d","n":3,"event":{"type":"response.output_text.delta",...}}
+        {"time":1767225600.0,"run":"run_5f2e61f00c8b1a2d","status":"running"}
+        {"time":1767225601.5,"run":"run_5f2e61f00c8b1a2d","status":"completed","events":9,"seconds":1.5,"error":null}
+
+    ``event`` is the event as `eventflow.events.decode_mapping` reads it, and as any source may yield it. ``n`` counts
+    the events received, from 1; what a plugin or handler emits has the number of the event that it followed.
+    ``error`` is the class of ``run.error``.
+
+    A file is opened once per dispatcher, for all its runs in all threads, and closed with it. A line goes to the disk
+    in one write, so that several programs may append to one file. What cannot be written is kept, up to 1 MiB, and
+    written before the next line, or when the file is closed.
+
+    Attributes:
+        path: The file to append to; by default, lines go to `logging`.
+        logger: A logger or its name; not with a path.
+        level: Of the log records.
+        events: Which events: a selector, as for `on`, or a tuple of them. A run's start and end are always logged.
+        max_chars: Cut longer texts, and say by how much. By default 200 characters of a field in a log record, and
+            never in a file.
+        echo: Whether to log what lifecycle events repeat of the request: instructions, tools, prompt, metadata, user.
+        flush: Write every line at once; otherwise 64 KiB at a time, and the rest when the file is closed.
+        errors: What a line that cannot be written does: ``raise`` ends the run with a `PluginError`; ``isolate`` has
+            it logged by "eventflow", reported as a `HandlerFailed` event, and the run goes on. Handlers of `logging`
+            treat their failures themselves.
+
+    Raises:
+        UsageError: The configuration is none.
+        PluginError: When a dispatcher opens it: nothing can be appended to the file.
+    """
+
+    path: str | os.PathLike[str] | None = None
+    logger: logging.Logger | logging.LoggerAdapter[Any] | str | None = attrs.field(default=None, kw_only=True)
+    level: int | str = attrs.field(default=logging.INFO, kw_only=True)
+    events: Select | tuple[Select, ...] = attrs.field(default="*", kw_only=True)
+    max_chars: int | None = attrs.field(default=None, kw_only=True)
+    echo: bool = attrs.field(default=False, kw_only=True)
+    flush: bool = attrs.field(default=True, kw_only=True)
+    errors: ErrorPolicy = attrs.field(default="raise", kw_only=True)
+    _file: _File | None = attrs.field(init=False, repr=False)
+    _logger: logging.Logger | logging.LoggerAdapter[Any] = attrs.field(init=False, repr=False)
+    _level: int = attrs.field(init=False, repr=False)
+    _matchers: tuple[Matcher, ...] = attrs.field(init=False, repr=False)
+    _begun: float | None = state(default=None)
+    _wanted: dict[type[Event], bool] = state(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if self.path is not None and self.logger is not None:
+            raise UsageError("Log() writes to a file or to a logger; make two for both: Log(path) | Log(logger=...)")
+        if self.path is not None and not isinstance(self.path, str | os.PathLike):
+            raise UsageError(f"Log(path) takes the path of a file, not {self.path!r}; a logger is Log(logger=...)")
+        if self.errors not in ("raise", "isolate"):
+            raise UsageError(f'Log(errors=...) must be "raise" or "isolate", not {self.errors!r}')
+        if self.max_chars is not None and (type(self.max_chars) is not int or self.max_chars < 1):
+            raise UsageError(f"Log(max_chars=...) must be a positive integer, or None, not {self.max_chars!r}")
+        self._file = None if self.path is None else _File(os.fspath(self.path), self.flush)
+        self._logger = _logger_of(self.logger)
+        self._level = _level_of(self.level)
+        self._matchers = tuple(map(matcher_of, self.events if isinstance(self.events, tuple) else (self.events,)))
+
+    # --- the file ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the file; raises `PluginError` when nothing can be appended to it."""
+        if self._file is not None:
+            self._file.open()
+
+    def close(self) -> None:
+        """Write what waits, and close the file; raises `PluginError` when that cannot be written."""
+        if self._file is not None:
+            self._file.close()
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def start(self, run: Run) -> None:
+        """Log that the run begins."""
+        self._begun = time.monotonic()
+        self._log_run(run, {"status": "running"})
+
+    def stop(self, run: Run) -> None:
+        """Log how the run ended."""
+        seconds = None if self._begun is None else round(time.monotonic() - self._begun, 6)
+        error = None if run.error is None else type(run.error).__name__
+        self._log_run(run, {"status": run.status, "events": run.events, "seconds": seconds, "error": error})
+
+    def _log_run(self, run: Run, how: dict[str, JSON]) -> None:
+        try:
+            if self._file is not None:
+                self._file.write(_line(run, encode_json(how).decode()[1:-1]))
+            else:
+                self._logger.log(self._level, "%s", _shown(run, "run", how, _CHARS))
+        except PluginError as error:
+            if self.errors == "raise":
+                raise
+            logging.getLogger("eventflow").error("%s", error)
+
+    # --- its events --------------------------------------------------------------------------------------------------
+
+    @on("*")
+    def _hear(self, event: Event, run: Run) -> None:
+        if self.errors == "raise":
+            self._log(event, run)
+
+    @on("*", errors="isolate")
+    def _hear_isolated(self, event: Event, run: Run) -> None:
+        if self.errors == "isolate":
+            self._log(event, run)
+
+    def _log(self, event: Event, run: Run) -> None:
+        if not self._wants(event):
+            return
+        if not self.echo:
+            event = _without_echo(event)
+        if self._file is not None:
+            self._file.write(_line(run, f'"n":{run.events},"event":{_json(event, self.max_chars)}'))
+        elif self._logger.isEnabledFor(self._level):
+            line = _shown(run, f"{run.events} {_word(event.type)}", _fields(event), self.max_chars or _CHARS)
+            self._logger.log(self._level, "%s", line)
+
+    def _wants(self, event: Event) -> bool:
+        cls = type(event)
+        wanted = self._wanted.get(cls)
+        if wanted is None:
+            wanted = any(matcher(cls, event.type) for matcher in self._matchers)
+            if cls is not UnknownEvent:  # its name is the event's own
+                self._wanted[cls] = wanted
+        return wanted
+
+
+def _logger_of(given: Logger | str | None) -> Logger:
+    if given is None or isinstance(given, str):
+        return logging.getLogger(given or _LOGGER)
+    if not isinstance(given, Logger):
+        raise UsageError(f"Log(logger=...) takes a logger or its name, not {given!r}")
+    return given
+
+
+def _level_of(given: int | str) -> int:
+    level = logging.getLevelNamesMapping().get(given.upper()) if isinstance(given, str) else given
+    if not isinstance(level, int):
+        raise UsageError(f"Log(level=...) takes a level of logging, or its name, not {given!r}")
+    return level
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def _without_echo(event: Any) -> Any:
+    """*event* without what it repeats of the request."""
+    if isinstance(event, LifecycleEvent):
+        response: Response = event.response  # type: ignore[attr-defined]  # every subclass has it
+        return event.replace(response=response.replace(**_ECHOED))
+    if isinstance(event, HandlerFailed) and event.event is not None:
+        return event.replace(event=_without_echo(event.event))
+    return event
+
+
+def _line(run: Run, rest: str) -> bytes:
+    """A line of JSON; *rest* is the inside of its object behind time and run."""
+    return printable(f'{{"time":{time.time():.6f},"run":"{run.id}",{rest}}}').encode() + b"\n"
+
+
+def _json(event: Event, most: int | None) -> str:
+    """An event's JSON, its texts cut to *most* characters."""
+    try:
+        return (event.to_json() if most is None else encode_json(_cut(event.to_dict(), most))).decode()
+    except (TypeError, ValueError, RecursionError) as error:  # somebody's own object in a field of free JSON
+        fault = f"{type(error).__name__}: {error}"
+        return encode_json({"type": event.type, "eventflow_unencodable": fault}).decode()
+
+
+def _cut(value: Any, most: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= most else f"{value[:most]}…+{len(value) - most}"
+    if isinstance(value, dict):
+        return {key: _cut(inner, most) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(inner, most) for inner in value]
+    return value
+
+
+def _shown(run: Run, what: str, fields: dict[str, Any], most: int) -> str:
+    """A line for people."""
+    words = [run.id, what]
+    for name, value in list(fields.items())[:_FIELDS]:
+        if isinstance(value, str):
+            text = json.dumps(value[:most], ensure_ascii=False)
+        ...
+    return printable(" ".join(words))
