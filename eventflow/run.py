@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator
@@ -64,12 +64,14 @@ class Run:
         is_async: bool,
         deliver: bool = False,
     ) -> None:
-        self.id = "run_" + secrets.token_hex(8)
+        self.id = "run_" + os.urandom(8).hex()
         self.dispatcher = dispatcher
         self.outbox: list[Any] = []
         self._check = check
         self._interrupt: Any = None
-        self._raised: BaseException | None = None
+        self._steps: Any = None  # of a run that is pushed
+        self._finished = False
+        self._deadline: float | None = None  # of a source that lingers, by the monotonic clock
         self._engine = Engine(
             self,
             plan,
@@ -149,8 +151,6 @@ class Run:
         if interrupt is not None:
             interrupt()
 
-    _finished = False
-
     def _conclude(self) -> None:
         """The run is over, on whatever path."""
         if self._finished:
@@ -170,8 +170,6 @@ class Run:
             raise self.error
 
     # --- push --------------------------------------------------------------------------------------------------------
-
-    _steps: Any = None
 
     def feed(self, item: Any) -> None:
         """Push form: give the run a chunk, frame, mapping or event; returns when its handlers have run.
@@ -242,7 +240,6 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
     steps = run._engine.steps()
     send: Any = steps.send
     value: Any = None
-    deadline: float | None = None
     timer: threading.Timer | None = None
     try:
         while True:
@@ -250,14 +247,13 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
             send, value = steps.send, None
             if request is PULL:
                 if outcome.linger is not None:
-                    if deadline is None:
-                        deadline = time.monotonic() + outcome.linger
-                        if source.interrupt is not None:
-                            timer = threading.Timer(outcome.linger, source.interrupt)
-                            timer.start()
-                    elif time.monotonic() >= deadline:
+                    left = _time_left(run, outcome.linger)
+                    if left <= 0:
                         value = END
                         continue
+                    if timer is None and source.interrupt is not None:
+                        timer = threading.Timer(left, source.interrupt)
+                        timer.start()
                 try:
                     value = pull()
                 except StopIteration:
@@ -301,7 +297,8 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
             send, value = steps.send, None
             try:
                 if request is PULL:
-                    value = await wait.wait(pull(), outcome.linger)
+                    left = None if outcome.linger is None else _time_left(run, outcome.linger)
+                    value = await wait.wait(pull(), left)
                 elif isinstance(request, Event):
                     yield request
                 elif leaving:
@@ -323,11 +320,22 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
     finally:
         run._interrupt = None
         try:
-            await wait.shielded(source.aclose)
+            if source.aitems is None:
+                source.close()
+            else:
+                await wait.shielded(source.aclose)
         except Exception:
             _log.debug("the source of run %s could not be closed", run.id, exc_info=True)
         run._conclude()
     run._raise()
+
+
+def _time_left(run: Run, linger: float) -> float:
+    """The seconds that a source still has, counted from when this is first asked."""
+    now = time.monotonic()
+    if run._deadline is None:
+        run._deadline = now + linger
+    return run._deadline - now
 
 
 class _Polite:

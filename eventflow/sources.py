@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
@@ -375,6 +374,8 @@ def _interrupter(response: Any) -> Callable[[], None]:
     """Shut the response's socket down, which ends a read in another thread; found when it is needed."""
 
     def interrupt() -> None:
+        import socket
+
         network = getattr(response, "extensions", {}).get("network_stream")
         connection = network.get_extra_info("socket") if network is not None else None
         if isinstance(connection, socket.socket):

@@ -91,7 +91,10 @@ class AsyncEventStream:
         elif self._cursor is None:
             self._cursor = weakref.ref(aloop(self.run, self._source))
             self.run.cancel()
-            await waiter().shielded(self._source.aclose)
+            if self._source.aitems is None:
+                self._source.close()
+            else:
+                await waiter().shielded(self._source.aclose)
 
     async def __aenter__(self) -> AsyncEventStream:
         return self

@@ -7,10 +7,13 @@ scope it is.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Interrupted", "Waiter", "checkpoint", "waiter"]
 
@@ -37,16 +40,19 @@ class Waiter(Protocol):
 
 class _AsyncioWaiter:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio
+
+        self._asyncio = asyncio
         self._loop = loop
         self._waiting: asyncio.Task[Any] | None = None
         self._interrupted = False
 
     async def wait(self, awaitable: Awaitable[Any], seconds: float | None = None) -> Any:
-        task = self._waiting = asyncio.current_task()
+        task = self._waiting = self._asyncio.current_task()
         timer = self._loop.call_later(seconds, self._end) if seconds is not None else None
         try:
             return await awaitable
-        except asyncio.CancelledError:
+        except self._asyncio.CancelledError:
             if not self._interrupted:
                 raise
             self._interrupted = False
@@ -113,19 +119,28 @@ class _AnyioWaiter:
 
 async def checkpoint() -> None:
     """Let other tasks have their turn; a cancellation arrives here."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if _asyncio_loop() is None:
         from anyio import lowlevel
 
         await lowlevel.checkpoint()
     else:
+        import asyncio
+
         await asyncio.sleep(0)
 
 
 def waiter() -> Waiter:
     """A waiter for the event loop that runs here."""
+    loop = _asyncio_loop()
+    return _AnyioWaiter() if loop is None else _AsyncioWaiter(loop)
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """The asyncio loop that runs here, or None under another library. asyncio is not imported for sync programs."""
+    module = sys.modules.get("asyncio")
+    if module is None:
+        return None
     try:
-        return _AsyncioWaiter(asyncio.get_running_loop())
+        return module.get_running_loop()  # type: ignore[no-any-return]
     except RuntimeError:
-        return _AnyioWaiter()
+        return None

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import click
 
-from eventflow.cli.demo import demo
 from eventflow.cli.output import complain
-from eventflow.cli.plugins import plugins
-from eventflow.cli.tail import tail
 from eventflow.errors import DecodeError, EventflowError, PluginError, UsageError
 
 __all__ = ["run"]
 
+_COMMANDS = ("demo", "plugins", "tail")  # each a module with a command of its name
 _FAILED, _WRONG_USE = 1, 2
 _INTERRUPTED, _BROKEN_PIPE = 128 + 2, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 
 
 class _Commands(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EventflowError as error:
-            complain("; ".join((error.message, *getattr(error, "__notes__", ()))))
-            return _exit_code(error)
-        except KeyboardInterrupt:
-            return _INTERRUPTED
-        except BrokenPipeError:
-            _abandon_stdout()
-            return _BROKEN_PIPE
-        except OSError as error:  # a full disk, a terminal that is gone
-            _abandon_stdout()
-            complain(f"cannot write: {error.strerror or error}")
-            return _FAILED
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        # imported when it is called: httpx, which one of them needs, takes longer than the others do in all
+        return cast("click.Command", getattr(importlib.import_module(f"eventflow.cli.{cmd_name}"), cmd_name))
 
 
 def _exit_code(error: EventflowError) -> int:
@@ -47,7 +39,7 @@ def _exit_code(error: EventflowError) -> int:
 
 
 def _abandon_stdout() -> None:
-    """Let what is still buffered go nowhere, or the interpreter complains at its end (Python's signal docs, SIGPIPE)."""
+    """Let what is still buffered go nowhere: the interpreter would complain at its end (Python's docs of SIGPIPE)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -61,11 +53,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(
-    cls=_Commands,
-    commands=[demo, plugins, tail],
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
 )
@@ -78,9 +66,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale that lacks a character must not end a stream
     try:
-        return int(_eventflow.main(arguments, prog_name="eventflow", standalone_mode=False) or 0)
+        # not main(), which has exit codes of its own for Ctrl-C and a broken pipe
+        with _eventflow.make_context("eventflow", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            return int(_eventflow.invoke(context) or 0)
+    except click.exceptions.Exit as error:  # --help and --version
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except EventflowError as error:
+        complain("; ".join((error.message, *getattr(error, "__notes__", ()))))
+        return _exit_code(error)
+    except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+        return _BROKEN_PIPE
+    except OSError as error:  # a full disk, a terminal that is gone
+        _abandon_stdout()
+        complain(str(error))
+        return _FAILED

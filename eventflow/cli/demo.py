@@ -40,7 +40,9 @@ class Pace(Plugin):
 
 
 @click.command()
-@click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Where the log goes; by default, a new file.")
+@click.option(
+    "--log", type=click.Path(dir_okay=False, path_type=Path), help="Where the log goes; by default, a new file."
+)
 def demo(log: Path | None) -> int:
     """Stream a language model's answer through a dispatcher. No key is needed.
 
@@ -72,11 +74,8 @@ def ask(flow: Dispatcher, base_url: str, model: str) -> Run:
     """Send the question and stream the answer through *flow*."""
     echo(f"\n> {PROMPT}\n")
     request = {"model": model, "input": PROMPT, "stream": True}
-    with (
-        httpx.Client(trust_env=False, timeout=60) as client,  # a proxy has no business on loopback
-        client.stream("POST", f"{base_url}/responses", json=request) as response,
-    ):
-        return flow.run(response)  # raises if the stream does not end well
+    with httpx.Client(trust_env=False, timeout=60) as client:  # a proxy has no business on loopback
+        return flow.run(client.stream("POST", f"{base_url}/responses", json=request))  # raises unless it ends well
 
 
 def _ask_model(flow: Dispatcher) -> Run | None:
@@ -90,8 +89,8 @@ def _ask_model(flow: Dispatcher) -> Run | None:
         echo("Starting a small language model on this machine ...\n")
         with model_server.model_server() as server:
             return ask(flow, server.base_url, server.model)
-    except (EventflowError, httpx.HTTPError) as error:
-        why = str(error).partition("\n")[0] or type(error).__name__
+    except EventflowError as error:
+        why = error.message.partition("\n")[0]
         echo(f"\nThe model cannot answer: {printable(why)}. This is a recording of one.\n")
         return None
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from eventflow.printable import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["complain", "echo", "echo_table", "wants_colour"]
 
 
 def wants_colour() -> bool:
     """Whether stdout is a terminal whose user wants colour (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def echo(text: str | bytes, *, end: str = "") -> None:
@@ -26,8 +28,11 @@ def echo(text: str | bytes, *, end: str = "") -> None:
 
 def echo_table(table: Table) -> None:
     """Write *table* to stdout: as wide as the terminal, into a pipe as wide as it needs to be."""
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 10_000, no_color=not wants_colour(), highlight=False, emoji=False)
+    from rich.console import Console
+
+    console = Console(
+        width=None if _is_terminal() else 10_000, no_color=not wants_colour(), highlight=False, emoji=False
+    )
     with console.capture() as written:
         console.print(table)
     echo("\n".join(line.rstrip() for line in written.get().splitlines()), end="\n")
@@ -36,3 +41,7 @@ def echo_table(table: Table) -> None:
 def complain(message: str) -> None:
     """Write one line to stderr."""
     click.echo(f"eventflow: {printable(message)}", err=True)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None: it is closed

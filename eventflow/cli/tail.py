@@ -56,7 +56,7 @@ _STYLES: dict[Voice, dict[str, Any]] = {"text": {}, "reasoning": {"dim": True}, 
 @click.option("--events", "selects", metavar="SELECTOR", multiple=True, help="Show these events only; may be repeated.")
 @click.option("--wire", metavar="NAME", help="Whose stream it is; by default the first frame tells.")
 def tail(file: str, as_json: bool, raw: bool, selects: tuple[str, ...], wire: str | None) -> int:
-    """Show a recorded or piped event stream, as it comes.
+    r"""Show a recorded or piped event stream, as it comes.
 
     The answer is shown as text; reasoning behind "|", refusals behind "!"; tool calls, other items, errors and unknown
     events one line each; at the end a line with the status, the events and the tokens. Control characters are
@@ -67,7 +67,7 @@ def tail(file: str, as_json: bool, raw: bool, selects: tuple[str, ...], wire: st
 
     \b
         curl -sN https://api.openai.com/v1/responses ... | eventflow tail -
-        eventflow tail --json --events tool stream.sse | jq .name
+        eventflow tail --json --events eventflow.tool_call stream.sse | jq .name
 
     Exit codes: 0 the response is completed or incomplete; 1 the stream failed, was cut off or cannot be read; 2 wrong
     use, a file that cannot be opened, or one that is no event stream; 130 interrupted.
@@ -85,13 +85,13 @@ def tail(file: str, as_json: bool, raw: bool, selects: tuple[str, ...], wire: st
 
     view = View(colour=wants_colour(), everything=bool(selects))
     flow = Dispatcher()
-    flow.on(*(selects or ("*",)), _show_json if as_json else view.show)
+    flow.on(*(selects or ("*",)))(_show_json if as_json else view.show)
     try:
         run = flow.run(source, wire=wire, check=False)
     except KeyboardInterrupt:
         view.end_line()
         raise
-    if not as_json:
+    if not as_json and run.events:
         view.close(run)
     if run.error is not None:
         if isinstance(run.error, DecodeError) and not run.events:
@@ -126,8 +126,8 @@ class View:
         self._colour = colour
         self._everything = everything
         self._fresh = True  # at the start of a line
-        self._speaking: object = None  # whose text is being written: its voice, item and part
-        self._heard: set[object] = set()  # whose text has come in deltas
+        self._speaking: tuple[Voice, object] | None = None  # whose text is being written: its voice, item and part
+        self._heard: set[tuple[Voice, object]] = set()  # whose text has come
 
     def show(self, event: Event) -> None:
         """Show *event*, or nothing where it only repeats what was shown."""

@@ -4,32 +4,65 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast, dataclass_transform
 
 import msgspec
 
 from eventflow.errors import UsageError
 
-__all__ = ["JSON", "Event", "Record", "Tagged", "UnknownEvent", "Untyped", "WireEvent"]
+__all__ = [
+    "FAMILY_NAMES",
+    "JSON",
+    "RESERVED",
+    "Event",
+    "Record",
+    "Tagged",
+    "UnknownEvent",
+    "Untyped",
+    "WireEvent",
+    "class_of_spelling",
+    "class_of_tag",
+    "encode_json",
+    "event_classes",
+]
+
+FAMILY_NAMES = ("text", "refusal", "reasoning", "tool", "item", "lifecycle", "error", "audio", "unknown", "custom")
+"""The families there are."""
+
+RESERVED = "eventflow."
+"""How the wire names of eventflow's own events begin: no user may take one, and no peer may send one."""
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 """Whatever JSON can say."""
 
-R = TypeVar("R", bound="Record")
-
-_registry: weakref.WeakValueDictionary[str, type[Event]] = weakref.WeakValueDictionary()
+_by_tag: weakref.WeakValueDictionary[str, type[Event]] = weakref.WeakValueDictionary()
+_by_spelling: weakref.WeakValueDictionary[str, type[Event]] = weakref.WeakValueDictionary()
 
 
 def event_classes() -> dict[str, type[Event]]:
     """Every event class alive, by wire name: the library's and those that users defined."""
-    return dict(_registry)
+    return dict(_by_tag)
 
 
 def class_of_tag(tag: str) -> type[Event] | None:
     """The event class with exactly this wire name, or None."""
-    return _registry.get(tag)
+    return _by_tag.get(tag)
+
+
+def class_of_spelling(name: str) -> type[Event] | None:
+    """The event class with this wire name, where dots and underscores are one; or None."""
+    return _by_tag.get(name) or _by_spelling.get(name.replace(".", "_"))
+
+
+def _register(tag: str, cls: type[Event]) -> None:
+    _by_tag[tag] = cls
+    spelling = tag.replace(".", "_")
+    first = _by_spelling.get(spelling)
+    if first is None or first.type == tag:  # of two names that differ in dots alone the first is meant
+        _by_spelling[spelling] = cls
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -52,7 +85,7 @@ class Record(msgspec.Struct, metaclass=_RecordMeta, frozen=True, gc=False, omit_
     Equality, ``repr``, pattern matching and pickling are those of a dataclass.
     """
 
-    def replace(self: R, **changes: object) -> R:
+    def replace(self, **changes: object) -> Self:
         """A copy with *changes*; a field that does not exist is a `UsageError`."""
         try:
             return msgspec.structs.replace(self, **changes)
@@ -65,23 +98,44 @@ class Record(msgspec.Struct, metaclass=_RecordMeta, frozen=True, gc=False, omit_
         return cast("dict[str, JSON]", msgspec.to_builtins(self, enc_hook=_plain))
 
     def to_json(self) -> bytes:
-        """The record as JSON, UTF-8; a lone surrogate of a peer is written as its ``\\ud800`` escape."""
-        try:
-            return msgspec.json.encode(self, enc_hook=_plain)
-        except UnicodeEncodeError:
-            return json.dumps(self.to_dict(), separators=(",", ":")).encode("ascii")
+        """The record as JSON, UTF-8; see `encode_json`."""
+        return encode_json(self)
+
+
+def encode_json(value: object) -> bytes:
+    """JSON of anything, UTF-8, in one line; what is no JSON is shown by its ``repr``, NaN and infinities are null.
+
+    Lone surrogates, which a peer may send as ``\\ud800``, are written as such escapes.
+
+    Raises:
+        TypeError: A mapping has keys that are neither text nor numbers.
+        RecursionError: A collection contains itself, or is nested deeper than Python's stack.
+    """
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain)
+    except UnicodeEncodeError:
+        plain = _finite(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True))
+        return json.dumps(plain, separators=(",", ":")).encode("ascii")
 
 
 def _plain(value: object) -> object:
     """JSON for the few things in events that are not JSON: untyped items, exceptions, foreign objects."""
-    as_json = getattr(value, "__eventflow_json__", None)
-    if as_json is not None:
-        return as_json()
     if isinstance(value, Mapping):
         return dict(cast("Mapping[object, object]", value))
     if isinstance(value, BaseException):
         return {"type": type(value).__name__, "message": str(value)}
     return repr(value)
+
+
+def _finite(value: object) -> object:
+    """Numbers as the fast encoder writes them: what JSON has no words for is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 class Tagged(Record):
@@ -102,23 +156,27 @@ class _EventMeta(_RecordMeta):
             _check_tag(tag, name, namespace.get("__module__", ""), namespace.get("__qualname__", name))
         elif family is None:
             raise UsageError(f'event class {name} has no tag; write class {name}(Event, tag="yourapp.{name.lower()}")')
+        if family is not None and family not in FAMILY_NAMES:
+            raise UsageError(f"event class {name}: there is no family {family!r}; families are {', '.join(FAMILY_NAMES)}")
         cls = super().__new__(mcls, name, bases, namespace, **config)
         if family is not None:
             cls.family = family
         if tag is not None:
-            _registry[tag] = cls
+            _register(tag, cls)
         return cls
 
 
 def _check_tag(tag: object, name: str, module: str, qualname: str) -> None:
     if not isinstance(tag, str) or not tag or any(c.isspace() or c == "*" for c in tag):
         raise UsageError(f'event class {name}: the tag must be a name like "yourapp.{name.lower()}", not {tag!r}')
-    taken = _registry.get(tag)
+    if tag.startswith(RESERVED) and not module.startswith("eventflow.events."):
+        raise UsageError(f"event class {name}: the tag {tag!r} is reserved; only eventflow's own begin with {RESERVED!r}")
+    taken = _by_tag.get(tag)
     if taken is None or (taken.__module__, taken.__qualname__) == (module, qualname):  # a reloaded module
         return
     del taken
     gc.collect()  # a class is freed by the collector only: one that nobody uses any more does not count
-    taken = _registry.get(tag)
+    taken = _by_tag.get(tag)
     if taken is not None:
         raise UsageError(f"event class {name}: the tag {tag!r} belongs to {taken.__module__}.{taken.__qualname__}")
 
@@ -167,9 +225,6 @@ class UnknownEvent(WireEvent, family="unknown"):
     type: str  # type: ignore[misc]  # what is a class's property elsewhere is this event's own
     data: dict[str, Any]
 
-    def __eventflow_json__(self) -> dict[str, Any]:
-        return self.data
-
     def to_dict(self) -> dict[str, JSON]:
         """The JSON object as sent."""
         return dict(self.data)
@@ -215,14 +270,3 @@ class Untyped(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.data)
-
-    def __eventflow_json__(self) -> dict[str, Any]:
-        return self.data
-
-
-def encode_json(value: object) -> bytes:
-    """JSON of anything, UTF-8; lone surrogates are escaped, what is no JSON is shown by its ``repr``."""
-    try:
-        return msgspec.json.encode(value, enc_hook=_plain)
-    except UnicodeEncodeError:
-        return json.dumps(msgspec.to_builtins(value, enc_hook=_plain), separators=(",", ":")).encode("ascii")

@@ -2,36 +2,50 @@
 
 Servers send a null where text is expected, ``0.0`` for an integer, lone surrogates, items and events that nobody
 knows. None of that is an error. Only a wrong shape in a field that we fold is: a delta that is a list, an output that
-is a number. (Whatever we do not fold is typed as JSON in the records, so that it cannot be wrong.)
+is a number. (What we do not fold is typed as JSON in the records, or becomes its default: `_LOOSE_FIELDS`.)
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, cast
+from itertools import accumulate
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from eventflow.errors import DecodeError, LimitExceeded, excerpt
-from eventflow.events._base import Event, Record, Tagged, UnknownEvent, Untyped, class_of_tag, event_classes
+from eventflow.errors import DecodeError, LimitExceeded, UsageError, excerpt
+from eventflow.events._base import RESERVED, Event, Record, Tagged, UnknownEvent, Untyped, class_of_tag, event_classes
 from eventflow.events._names import resolve
 from eventflow.events.error import StreamError
-from eventflow.events.response import Annotation, Logprob, Logprobs
+from eventflow.events.response import (
+    Annotation,
+    IncompleteDetails,
+    InputTokensDetails,
+    Logprob,
+    OutputTokensDetails,
+    ResponseFault,
+    TopLogprob,
+    Usage,
+)
 
-__all__ = ["decode", "decode_mapping", "decoder_of"]
+__all__ = ["STRICT_ERRORS", "check_depth", "decode", "decode_mapping", "decoder_of", "is_flat"]
 
+Decode: TypeAlias = Callable[[bytes | str], Event]
 Shape: TypeAlias = Callable[[Any], Any]
+T = TypeVar("T")
+
+STRICT_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises where the lenient way is to be tried (`msgspec.ValidationError` is a `msgspec.DecodeError`)."""
 
 _MAX_DIGITS = 4000  # CPython refuses to read longer integers (4,300 digits); such a number becomes a float
-_OURS = "eventflow."  # these events are made here; a peer's use of the name is an unknown event
-
-STRICT_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises where the lenient way is to be tried (`msgspec.ValidationError` is a `msgspec.DecodeError`)."""
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_STEPS = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
 
 
 def decode(data: bytes | str, name: str = "", *, max_depth: int | None = 128) -> Event:
@@ -40,7 +54,7 @@ def decode(data: bytes | str, name: str = "", *, max_depth: int | None = 128) ->
     Args:
         data: A JSON object, as bytes or text. Invalid UTF-8 is replaced.
         name: The SSE event name; the type inside the data wins over it.
-        max_depth: Nesting allowed in the JSON.
+        max_depth: Nesting allowed in the JSON; None for any.
 
     Returns:
         The event; an `UnknownEvent` when nobody knows its type.
@@ -48,47 +62,24 @@ def decode(data: bytes | str, name: str = "", *, max_depth: int | None = 128) ->
     Raises:
         DecodeError: The data is no JSON object, or a field that we fold has a wrong shape.
         LimitExceeded: The JSON is nested deeper than *max_depth*.
+        UsageError: It is for an event class of the user's whose fields cannot be decoded.
     """
     cls = class_of_tag(name) if name else None
-    if cls is None or cls is StreamError or name.startswith(_OURS):
-        read = _any_event() if not name or name == "message" else None
+    if cls is None or cls is StreamError or name.startswith(RESERVED):
+        read = _any_event()
     else:
         read = decoder_of(cls)
-    if read is not None:
-        try:
-            event = read(data)
-        except STRICT_ERRORS:
-            pass  # not an error yet: the lenient way decides
-        else:
-            if not is_flat(type(event)):
-                check_depth(data, max_depth)
-            return event
-    check_depth(data, max_depth)
-    return _lenient(data, name)
+    try:
+        event = read(data)
+    except STRICT_ERRORS:  # not an error yet: the lenient way decides
+        check_depth(data, max_depth)
+        return _lenient(data, name)
+    if not is_flat(type(event)):
+        check_depth(data, max_depth)
+    return event
 
 
-@functools.cache
-def is_flat(cls: type[Event]) -> bool:
-    """Whether the records of a class cannot nest without end: none of their fields is free JSON.
-
-    What such an event carries besides its fields is skipped by the parser, so that its depth costs nothing and need
-    not be measured: counting brackets would take as long as decoding does.
-    """
-    wire_events = cls.__module__.startswith("eventflow.events.") and not cls.type.startswith(_OURS)
-    return wire_events and all(
-        field.name == "extra" or _is_bounded(field.type) for field in msgspec.structs.fields(cls)
-    )
-
-
-def _is_bounded(kind: Any) -> bool:
-    if kind in (Any, object):
-        return False
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return all(_is_bounded(field.type) for field in msgspec.structs.fields(kind))
-    return all(_is_bounded(argument) for argument in typing.get_args(kind) if argument is not Ellipsis)
-
-
-def decode_mapping(data: Mapping[str, Any], name: str = "") -> Event:
+def decode_mapping(data: Mapping[str, object], name: str = "") -> Event:
     """One event from its JSON object as Python values, by the lenient way; raises as `decode` does."""
     return _from_object(dict(data), name)
 
@@ -103,39 +94,79 @@ def check_depth(data: bytes | str, maximum: int | None) -> None:
         data = data.encode("utf-8", "surrogatepass")
     elif data.count(b"{") + data.count(b"[") <= maximum:
         return
-    depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if escaped:
-            escaped = False
-        elif in_string:
-            if byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"{[":
-            depth += 1
-            if depth > maximum:
-                raise LimitExceeded(limit="json_depth", maximum=maximum, seen=depth)
-        elif byte in b"}]":
-            depth -= 1
-        deepest = max(deepest, depth)
+    bare = data.replace(rb"\\", b"").replace(rb"\"", b"")  # now every quote begins or ends a string
+    brackets = b"".join(bare.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
+    deepest = max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+    if deepest > maximum:
+        raise LimitExceeded(limit="json_depth", maximum=maximum, seen=deepest)
+
+
+# --- the strict way --------------------------------------------------------------------------------------------------
+
+
+def _once_per_class(make: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    """Keep what *make* gives on the class itself: a table would keep users' classes alive for ever."""
+    name = f"_eventflow_{make.__name__}"
+
+    @functools.wraps(make)
+    def made(cls: type[Any]) -> T:
+        if name not in cls.__dict__:
+            setattr(cls, name, make(cls))
+        return cast("T", cls.__dict__[name])
+
+    return made
+
+
+@_once_per_class
+def decoder_of(cls: type[Event]) -> Decode:
+    """The strict decoder of one event class; it refuses data that names another type.
+
+    It raises `STRICT_ERRORS`; making it raises `UsageError` where a user's class has fields that msgspec cannot decode.
+    """
+    try:
+        return msgspec.json.Decoder(cls).decode
+    except (TypeError, NameError) as error:
+        raise _undecodable(cls, error) from error
+
+
+@_once_per_class
+def is_flat(cls: type[Event]) -> bool:
+    """Whether the records of a class cannot nest without end: none of their fields is free JSON.
+
+    What such an event carries besides its fields is skipped by the parser, so that its depth costs nothing and need
+    not be measured: counting brackets would take as long as decoding does.
+    """
+    return _is_the_wires(cls) and all(
+        field.name == "extra" or _is_bounded(field.type) for field in msgspec.structs.fields(cls)
+    )
+
+
+def _is_the_wires(cls: type[Event]) -> bool:
+    """Whether it is one of the 59, neither a user's nor eventflow's own."""
+    return cls.__module__.startswith("eventflow.events.") and not cls.type.startswith(RESERVED)
+
+
+def _is_bounded(kind: Any) -> bool:
+    if kind in (Any, object):
+        return False
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return all(_is_bounded(field.type) for field in msgspec.structs.fields(kind))
+    return all(_is_bounded(argument) for argument in typing.get_args(kind) if argument is not Ellipsis)
 
 
 @functools.cache
-def decoder_of(cls: type[Event]) -> Callable[[bytes | str], Event]:
-    """The strict decoder of one event class; it refuses data that names another type."""
-    return msgspec.json.Decoder(cls).decode
-
-
-@functools.cache
-def _any_event() -> Callable[[bytes | str], Event]:
-    """The strict decoder of frames that carry no event name: the type inside the data chooses."""
-    known = [cls for tag, cls in event_classes().items() if tag.startswith("response.")]
+def _any_event() -> Decode:
+    """The strict decoder of frames whose event name says nothing: the type inside the data chooses."""
+    known = [cls for cls in event_classes().values() if _is_the_wires(cls) and cls is not StreamError]
     union: Any = functools.reduce(operator.or_, known)
-    return cast("Callable[[bytes | str], Event]", msgspec.json.Decoder(union).decode)
+    return cast("Decode", msgspec.json.Decoder(union).decode)
+
+
+def _undecodable(cls: type[Any], error: Exception) -> UsageError:
+    return UsageError(f"class {cls.__qualname__} cannot be decoded from JSON: {error}")
+
+
+# --- the lenient way: from JSON to the right class -------------------------------------------------------------------
 
 
 def _lenient(data: bytes | str, name: str) -> Event:
@@ -157,31 +188,75 @@ def _from_object(value: object, name: str) -> Event:
     if not isinstance(value, dict):
         if name == "error":
             return StreamError.from_wire(value)
-        shown = excerpt(json.dumps(value))
-        raise DecodeError(f"the data of a {name or 'message'} event is {type(value).__name__}, not an object: {shown}")
-    sent = value.get("type")
-    kind = sent if isinstance(sent, str) and sent else ""
-    if not kind and value.get("error"):  # {"error": ...} without a type, as gateways send it
-        kind = "error"
-    if name == "error" and class_of_tag(kind) is None:  # event: error, and a vendor's own type inside
-        kind = "error"
-    kind = kind or name or "message"
-    cls = None if kind.startswith(_OURS) else resolve(kind)
+        what = f"the data of a {name or 'message'} event is {type(value).__name__}, not an object"
+        raise DecodeError(f"{what}: {excerpt(_shown(value))}")
+    kind, cls = _kind_of(value, name)
+    number = _count(value.get("sequence_number"))
     if cls is StreamError:
-        return StreamError.from_wire(value, _shape_of(int | None)(_number_or_none(value.get("sequence_number"))))
+        return StreamError.from_wire(value, number)
     if cls is None:
-        return UnknownEvent(kind, value, sequence_number=_number_or_none(value.get("sequence_number")))
+        return UnknownEvent(kind, value, sequence_number=number)
     try:
         return cast("Event", _record_shape(cls)(value))
     except _WrongShape as error:
-        raise DecodeError(f"{kind}: {error}: {excerpt(json.dumps(value, default=repr))}") from error
+        raise DecodeError(f"{kind}: {error}: {excerpt(_shown(value))}") from error
 
 
-def _number_or_none(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _kind_of(value: dict[str, Any], name: str) -> tuple[str, type[Event] | None]:
+    """The type of an event, and its class where it is known.
+
+    The data's own type counts; then a known event name; then an ``error`` in the data, as gateways send it. A
+    vendor's type under ``event: error`` is an error too.
+    """
+    sent = value.get("type")
+    if isinstance(sent, str) and sent:
+        kind, cls = sent, resolve(sent)
+        if cls is None and name == "error":
+            cls = StreamError
+    else:
+        kind, cls = name or "message", resolve(name)
+        if cls is None and value.get("error") not in (None, False):
+            cls = StreamError
+    if cls is not None and cls.type.startswith(RESERVED):  # made here alone
+        cls = None
+    return kind, cls
+
+
+def _count(value: object) -> int | None:
+    try:
+        return None if value is None else _whole(value)
+    except _WrongShape:
+        return None
+
+
+def _shown(value: object) -> str:
+    try:
+        return json.dumps(value, default=repr)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, a mapping that contains itself
+        return repr(value)
 
 
 # --- the lenient way: a function per type that shapes a JSON value, or raises _WrongShape -----------------------------
+
+
+_LOOSE_FIELDS = frozenset(
+    {
+        "annotation_index",
+        "annotations",
+        "completed_at",
+        "created_at",
+        "logprobs",
+        "partial_image_index",
+        "sequence_number",
+        "top_logprobs",
+        "usage",
+    }
+)
+_LOOSE_RECORDS = (Usage, InputTokensDetails, OutputTokensDetails, Logprob, TopLogprob)
+"""What nothing is folded by: a wrong shape there is no error but the default; the frame has it as sent."""
+
+_TEXT_ALONE: dict[type[Record], str] = {ResponseFault: "message", IncompleteDetails: "reason"}
+"""Records that some servers send as a string, and the field that it is."""
 
 
 class _WrongShape(Exception):
@@ -198,24 +273,31 @@ def _text(value: Any) -> str:
         return value
     if value is None:
         return ""
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise _WrongShape("text", value)
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, str):
-        value = float(value) if value.strip().replace(".", "", 1).isdecimal() else value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    number = value
+    if isinstance(value, str) and len(value) <= _MAX_DIGITS:
+        if value.isdecimal():
+            return int(value)
+        if value.replace(".", "", 1).isdecimal():
+            number = float(value)
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number
     raise _WrongShape("an integer", value)
 
 
 def _number(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
     raise _WrongShape("a number", value)
 
 
@@ -226,24 +308,22 @@ def _as_is(value: Any) -> Any:
 _SCALARS: dict[Any, Shape] = {str: _text, int: _whole, float: _number, Any: _as_is, object: _as_is}
 
 
-@functools.cache
 def _shape_of(kind: Any) -> Shape:
     """How to make a value of *kind*, one of the types that the vocabulary uses; msgspec does those of users' events."""
-    if kind == Logprobs:
-        return _loose_shape(_optional_shape(_tuple_shape(_record_shape(Logprob))))
-    if kind in _SCALARS:
-        return _SCALARS[kind]
-    if isinstance(kind, type) and issubclass(kind, Record):
-        return _record_shape(kind)
-    arguments = typing.get_args(kind)
     if isinstance(kind, types.UnionType):
+        arguments = typing.get_args(kind)
         chosen = [argument for argument in arguments if argument is not types.NoneType]
-        if all(isinstance(argument, type) and issubclass(argument, Tagged) for argument in chosen) and len(chosen) > 1:
-            return _union_shape(tuple(chosen), optional=len(chosen) < len(arguments))
+        optional = len(chosen) < len(arguments)
         if len(chosen) == 1:
             return _optional_shape(_shape_of(chosen[0]))
-    if typing.get_origin(kind) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _tuple_shape(_shape_of(arguments[0]))
+        if all(isinstance(argument, type) and issubclass(argument, Tagged) for argument in chosen):
+            return _union_shape(tuple(chosen), optional=optional)
+    elif isinstance(kind, type) and issubclass(kind, Record):
+        return _record_shape(kind)
+    elif typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (Ellipsis,):
+        return _tuple_shape(_shape_of(typing.get_args(kind)[0]))
+    elif kind in _SCALARS:
+        return _SCALARS[kind]
     return functools.partial(_foreign, kind)
 
 
@@ -256,16 +336,6 @@ def _foreign(kind: Any, value: Any) -> Any:
 
 def _optional_shape(shape: Shape) -> Shape:
     return lambda value: None if value is None else shape(value)
-
-
-def _loose_shape(shape: Shape) -> Shape:
-    def build(value: Any) -> Any:
-        try:
-            return shape(value)
-        except _WrongShape:
-            return None  # not folded, so it cannot be an error; the frame has it as sent
-
-    return build
 
 
 def _tuple_shape(shape: Shape) -> Shape:
@@ -281,45 +351,59 @@ def _tuple_shape(shape: Shape) -> Shape:
 
 def _union_shape(members: tuple[type[Tagged], ...], *, optional: bool) -> Shape:
     known = {member.type: _record_shape(member) for member in members}
+    loose = members == typing.get_args(Annotation)
 
     def build(value: Any) -> Any:
         if value is None and optional:
             return None
         if not isinstance(value, Mapping):
             raise _WrongShape("an object", value)
-        shape = known.get(cast("str", value.get("type"))) if isinstance(value.get("type"), str) else None
+        kind = value.get("type")
+        shape = known.get(kind) if isinstance(kind, str) else None
         if shape is None:
             return Untyped(dict(value))
         try:
             return shape(value)
         except _WrongShape:
-            if members == typing.get_args(Annotation):  # not folded, so it cannot be an error
-                return Untyped(dict(value))
-            raise
+            if not loose:
+                raise
+            return Untyped(dict(value))
 
     return build
 
 
-@functools.cache
+@_once_per_class
 def _record_shape(cls: type[Record]) -> Shape:
+    try:
+        described = msgspec.structs.fields(cls)
+    except (TypeError, NameError) as error:
+        raise _undecodable(cls, error) from error
+    loose = cls in _LOOSE_RECORDS
     fields = [
-        (field.name, field.encode_name, _shape_of(field.type), field.required)
-        for field in msgspec.structs.fields(cls)
+        (field.name, field.encode_name, _shape_of(field.type), field.required, loose or field.name in _LOOSE_FIELDS)
+        for field in described
     ]
+    alone = _TEXT_ALONE.get(cls)
 
     def build(value: Any) -> Record:
-        if value is None and not any(required for *_, required in fields):
+        if value is None and not any(field.required for field in described):
             return cls()
+        if isinstance(value, str) and alone is not None:
+            value = {alone: value}
         if not isinstance(value, Mapping):
             raise _WrongShape("an object", value)
         made: dict[str, Any] = {}
-        for name, wire_name, shape, required in fields:
+        for name, wire_name, shape, required, loose in fields:
             if wire_name in value or required:
                 try:
                     made[name] = shape(value.get(wire_name))
                 except _WrongShape as error:
-                    error.path = f"{name}.{error.path}" if error.path else name
-                    raise
-        return cls(**made)
+                    if not loose:
+                        error.path = f"{name}.{error.path}" if error.path else name
+                        raise
+        try:
+            return cls(**made)
+        except (TypeError, ValueError) as error:  # of a user's own __post_init__
+            raise _WrongShape(f"what {cls.__qualname__} takes ({error})", value) from error
 
     return build

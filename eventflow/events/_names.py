@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from eventflow.events._base import Event, class_of_tag, event_classes
+from eventflow.events._base import Event, class_of_spelling, class_of_tag, event_classes
 
 __all__ = ["nearest", "resolve"]
 
@@ -20,10 +18,6 @@ _ALIASES = {  # names of the OpenAI SDK's pages, modules and older versions that
 }
 
 
-def _flat(name: str) -> str:
-    return name.replace(".", "_")
-
-
 def resolve(name: str) -> type[Event] | None:
     """The event class of a wire name, or None.
 
@@ -31,22 +25,24 @@ def resolve(name: str) -> type[Event] | None:
     names differ in nothing else). The names of the OpenAI SDK page that stray further, and older wire spellings, are
     known too.
     """
-    exact = class_of_tag(name)
-    if exact is not None:
-        return exact
-    flat = _flat(name)
-    alias = _ALIASES.get(flat)
-    if alias is not None:
-        return class_of_tag(alias)
-    for known, cls in event_classes().items():
-        if _flat(known) == flat:
-            return cls
-    return None
+    cls = class_of_spelling(name)
+    if cls is None:
+        alias = _ALIASES.get(_flat(name))
+        cls = class_of_tag(alias) if alias is not None else None
+    return cls
 
 
 def nearest(name: str, others: tuple[str, ...] = ()) -> str | None:
-    """The known wire name, or one of *others*, that *name* was probably meant to be."""
-    known = {_flat(candidate): candidate for candidate in (*event_classes(), *others)}
-    known.update({flat: target for flat, target in _ALIASES.items() if flat not in known})
+    """The known wire name, or one of *others*, that *name* was probably meant to be; None when nothing is near."""
+    import difflib  # costs as much as the rest of this package, and only a mistake needs it
+
+    classes = event_classes()
+    known = {cls.__name__.lower(): tag for tag, cls in classes.items()}  # who writes the class's name in quotes
+    known.update(_ALIASES)
+    known.update({_flat(candidate): candidate for candidate in (*classes, *others)})
     close = difflib.get_close_matches(_flat(name).lower(), known, n=1, cutoff=0.6)
     return known[close[0]] if close else None
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eventflow.events._base import Event, WireEvent
+from eventflow.events._base import Event, WireEvent, encode_json
 
 __all__ = ["ErrorEvent", "HandlerFailed", "StreamError"]
 
@@ -38,30 +38,39 @@ class StreamError(ErrorEvent, tag="error"):
         Source: the documented event is flat, the live API sends it nested (reported September 2026); compatible
         servers send the rest.
         """
-        outer = data if isinstance(data, Mapping) else {}
-        fault = outer.get("error", data) if outer else data
-        if not isinstance(fault, Mapping):
-            return cls(message=_text(fault) or "", sequence_number=sequence_number)
-        status = outer.get("status", fault.get("status"))
+        outer: Mapping[str, object] = data if isinstance(data, Mapping) else {"error": data}
+        inner = outer.get("error")
+        if isinstance(inner, Mapping):
+            fault: Mapping[str, object] = inner
+        elif inner is None:
+            fault = outer
+        else:  # a string, which is the message unless one stands beside it
+            fault = {"message": inner, **{name: value for name, value in outer.items() if value is not None}}
         kind = _text(fault.get("type"))
         return cls(
             message=_text(fault.get("message")) or _text(fault.get("detail")) or "",
             code=_text(fault.get("code")),
             param=_text(fault.get("param")),
             error_type=None if kind == "error" else kind,
-            status=status if isinstance(status, int) and not isinstance(status, bool) else None,
+            status=_status(outer.get("status")) or _status(fault.get("status")),
             sequence_number=sequence_number,
         )
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return str(value)
+    return encode_json(value).decode()
 
 
-class HandlerFailed(ErrorEvent, tag="eventflow.handler_failed"):
+def _status(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class HandlerFailed(ErrorEvent, tag="eventflow.handler_failed", gc=True):
     """A handler registered with ``errors="isolate"`` raised; the run went on.
+
+    The collector sees it, unlike other events: its error knows the frames that it came through, and so the run.
 
     Attributes:
         error: What it raised.

@@ -7,7 +7,9 @@ request, or is passed through, stays JSON; an item or part of another type is an
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from eventflow.events._base import Record, Tagged, Untyped
 
@@ -86,7 +88,11 @@ class FilePath(Tagged, tag="file_path"):
     index: int | None = None
 
 
-Annotation: TypeAlias = FileCitation | URLCitation | ContainerFileCitation | FilePath
+_KnownAnnotation: TypeAlias = FileCitation | URLCitation | ContainerFileCitation | FilePath
+if TYPE_CHECKING:
+    Annotation: TypeAlias = _KnownAnnotation | Untyped
+else:  # msgspec decodes the known ones only: what is none of them goes the lenient way
+    Annotation = _KnownAnnotation
 """What an annotation may be; of any other type it is an `Untyped`."""
 
 
@@ -139,7 +145,11 @@ class SummaryText(Tagged, tag="summary_text"):
     text: str = ""
 
 
-ContentPart: TypeAlias = OutputText | OutputRefusal | ReasoningText | SummaryText
+_KnownPart: TypeAlias = OutputText | OutputRefusal | ReasoningText | SummaryText
+if TYPE_CHECKING:
+    ContentPart: TypeAlias = _KnownPart | Untyped
+else:
+    ContentPart = _KnownPart
 """What a part may be; of any other type it is an `Untyped`."""
 
 
@@ -176,7 +186,7 @@ class FunctionCall(Tagged, tag="function_call"):
     status: str | None = None
     namespace: Any = None
     caller: Any = None
-    async_: Any = None
+    async_: Any = msgspec.field(default=None, name="async")
 
 
 class CustomToolCall(Tagged, tag="custom_tool_call"):
@@ -189,7 +199,7 @@ class CustomToolCall(Tagged, tag="custom_tool_call"):
     status: str | None = None
     namespace: Any = None
     caller: Any = None
-    async_: Any = None
+    async_: Any = msgspec.field(default=None, name="async")
 
     @property
     def arguments(self) -> str:
@@ -299,7 +309,7 @@ class LocalShellCall(Tagged, tag="local_shell_call"):
     action: Any = None
 
 
-OutputItem: TypeAlias = (
+_KnownItem: TypeAlias = (
     Message
     | Reasoning
     | FunctionCall
@@ -314,6 +324,10 @@ OutputItem: TypeAlias = (
     | ShellCall
     | LocalShellCall
 )
+if TYPE_CHECKING:
+    OutputItem: TypeAlias = _KnownItem | Untyped
+else:
+    OutputItem = _KnownItem
 """What an item may be; of any other type it is an `Untyped`."""
 
 ToolCallItem: TypeAlias = FunctionCall | CustomToolCall | McpCall
@@ -328,6 +342,7 @@ class InputTokensDetails(Record):
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_tokens_details: Any = None
 
 
 class OutputTokensDetails(Record):
@@ -353,6 +368,7 @@ class ResponseFault(Record):
     message: str | None = None
     type: str | None = None
     param: str | None = None
+    misalignment: Any = None
 
 
 class IncompleteDetails(Record):
@@ -447,7 +463,3 @@ class Response(Record):
 
 def _texts(parts: tuple[ContentPart, ...]) -> str:
     return "\n\n".join(part.text for part in parts if isinstance(part, ReasoningText | SummaryText) and part.text)
-
-
-Item: TypeAlias = OutputItem | Untyped
-Part: TypeAlias = ContentPart | Untyped

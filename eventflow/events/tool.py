@@ -258,7 +258,6 @@ class ShellCallCommandAdded(ToolEvent, tag="response.shell_call_command.added"):
 
     command: str
     command_index: int | None = None
-    item_id: str | None = None
     output_index: int | None = None
 
 
@@ -267,8 +266,8 @@ class ShellCallCommandDelta(ToolEvent, tag="response.shell_call_command.delta"):
 
     delta: str
     command_index: int | None = None
-    item_id: str | None = None
     output_index: int | None = None
+    obfuscation: str | None = None
 
 
 class ShellCallCommandDone(ToolEvent, tag="response.shell_call_command.done"):
@@ -276,7 +275,6 @@ class ShellCallCommandDone(ToolEvent, tag="response.shell_call_command.done"):
 
     command: str
     command_index: int | None = None
-    item_id: str | None = None
     output_index: int | None = None
 
 
@@ -336,7 +334,7 @@ class ToolOutput(ToolEvent, tag="eventflow.tool_output"):
     duration: float | None = None
 
 
-class ToolProgress(ToolEvent, tag="eventflow.tool_progress"):
+class ToolProgress(ToolEvent, tag="eventflow.tool_progress", gc=True):
     """A tool under way reports.
 
     Attributes:

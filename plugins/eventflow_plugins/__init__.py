@@ -1,7 +1,8 @@
 """The plugins that come with eventflow.
 
 Each is made like a stranger's: from public names of `eventflow` alone, and found by its entry point. A dispatcher
-takes them as instances, ``Dispatcher(Accumulate(), Log("run.jsonl"))``, or by name, ``flow.use("log", path="run.jsonl")``.
+takes them as instances, ``Dispatcher(Accumulate(), Log("run.jsonl"))``, or by name,
+``flow.use("log", path="run.jsonl")``.
 """
 
 from eventflow_plugins.accumulate import Accumulate

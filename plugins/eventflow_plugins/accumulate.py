@@ -78,7 +78,7 @@ class Accumulate(Plugin):
 
         flow = Dispatcher(Redact(), Accumulate())
         run = flow.run(source)
-        run[Accumulate].text            # redacted; run.text is what was received
+        run[Accumulate].text  # redacted; run.text is what was received
 
     It may be read at any time of a run, by handlers and plugins behind it too, and after the run. Events are folded
     when it is read, or 256 at a time. Read the run's own instance, ``run[Accumulate]``; the one given to the dispatcher

@@ -6,14 +6,14 @@ line for whoever counts, and has no control character, no mark that turns text a
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import re
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
@@ -23,7 +23,12 @@ from eventflow.events import JSON, LifecycleEvent, encode_json
 from eventflow.printable import printable
 from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of
 
+if TYPE_CHECKING:
+    import io
+
 __all__ = ["Log"]
+
+Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
 _LOGGER: Final = "eventflow.events"
 _CHARS: Final = 200  # of one field in a line for people
@@ -46,6 +51,8 @@ _ECHOED: Final = dict.fromkeys(
         "user",
     )
 )
+_OF_RESPONSE: Final = ("id", "status", "model", "incomplete_details", "error", "usage")  # what a line for people tells
+_UNENCODABLE: Final = (TypeError, ValueError, RecursionError)  # somebody's own object in a field of free JSON
 _WORD: Final = re.compile(r"[\w.:/-]{1,100}")
 
 
@@ -54,8 +61,8 @@ class Log(Plugin):
 
     ::
 
-        Dispatcher(Log())                       # the logger "eventflow.events", level INFO
-        Dispatcher(Log("run.jsonl"))            # JSON Lines, appended
+        Dispatcher(Log())  # the logger "eventflow.events", level INFO
+        Dispatcher(Log("run.jsonl"))  # JSON Lines, appended
 
     A line for people, for `logging`::
 
@@ -94,7 +101,7 @@ class Log(Plugin):
     """
 
     path: str | os.PathLike[str] | None = None
-    logger: logging.Logger | logging.LoggerAdapter[Any] | str | None = attrs.field(default=None, kw_only=True)
+    logger: Logger | str | None = attrs.field(default=None, kw_only=True)
     level: int | str = attrs.field(default=logging.INFO, kw_only=True)
     events: Select | tuple[Select, ...] = attrs.field(default="*", kw_only=True)
     max_chars: int | None = attrs.field(default=None, kw_only=True)
@@ -102,7 +109,7 @@ class Log(Plugin):
     flush: bool = attrs.field(default=True, kw_only=True)
     errors: ErrorPolicy = attrs.field(default="raise", kw_only=True)
     _file: _File | None = attrs.field(init=False, repr=False)
-    _logger: logging.Logger | logging.LoggerAdapter[Any] = attrs.field(init=False, repr=False)
+    _logger: Logger = attrs.field(init=False, repr=False)
     _level: int = attrs.field(init=False, repr=False)
     _matchers: tuple[Matcher, ...] = attrs.field(init=False, repr=False)
     _begun: float | None = state(default=None)
@@ -152,7 +159,7 @@ class Log(Plugin):
             if self._file is not None:
                 self._file.write(_line(run, encode_json(how).decode()[1:-1]))
             else:
-                self._logger.log(self._level, "%s", _shown(run, "run", how, _CHARS))
+                self._logger.log(self._level, "%s", _shown(f"{run.id} run", how, _CHARS))
         except PluginError as error:
             if self.errors == "raise":
                 raise
@@ -178,7 +185,11 @@ class Log(Plugin):
         if self._file is not None:
             self._file.write(_line(run, f'"n":{run.events},"event":{_json(event, self.max_chars)}'))
         elif self._logger.isEnabledFor(self._level):
-            line = _shown(run, f"{run.events} {_word(event.type)}", _fields(event), self.max_chars or _CHARS)
+            start, most = f"{run.id} {run.events} {_word(event.type)}", self.max_chars or _CHARS
+            try:
+                line = _shown(start, _fields(event), most)
+            except _UNENCODABLE as error:
+                line = _shown(start, _fault(error), most)
             self._logger.log(self._level, "%s", line)
 
     def _wants(self, event: Event) -> bool:
@@ -194,48 +205,55 @@ class Log(Plugin):
 def _logger_of(given: Logger | str | None) -> Logger:
     if given is None or isinstance(given, str):
         return logging.getLogger(given or _LOGGER)
-    if not isinstance(given, Logger):
+    if not isinstance(given, logging.Logger | logging.LoggerAdapter):
         raise UsageError(f"Log(logger=...) takes a logger or its name, not {given!r}")
     return given
 
 
 def _level_of(given: int | str) -> int:
     level = logging.getLevelNamesMapping().get(given.upper()) if isinstance(given, str) else given
-    if not isinstance(level, int):
+    if type(level) is not int:
         raise UsageError(f"Log(level=...) takes a level of logging, or its name, not {given!r}")
     return level
 
 
-# --- lines -----------------------------------------------------------------------------------------------------------
+# --- what a line says ------------------------------------------------------------------------------------------------
 
 
 def _without_echo(event: Any) -> Any:
     """*event* without what it repeats of the request."""
     if isinstance(event, LifecycleEvent):
-        response: Response = event.response  # type: ignore[attr-defined]  # every subclass has it
-        return event.replace(response=response.replace(**_ECHOED))
+        return event.replace(response=_response(event).replace(**_ECHOED))
     if isinstance(event, HandlerFailed) and event.event is not None:
         return event.replace(event=_without_echo(event.event))
     return event
 
 
+def _response(event: LifecycleEvent) -> Response:
+    response: Response = event.response  # type: ignore[attr-defined]  # a field of every subclass
+    return response
+
+
 def _line(run: Run, rest: str) -> bytes:
-    """A line of JSON; *rest* is the inside of its object behind time and run."""
+    """A line of JSON; *rest* is what its object has besides time and run."""
     return printable(f'{{"time":{time.time():.6f},"run":"{run.id}",{rest}}}').encode() + b"\n"
 
 
 def _json(event: Event, most: int | None) -> str:
-    """An event's JSON, its texts cut to *most* characters."""
     try:
         return (event.to_json() if most is None else encode_json(_cut(event.to_dict(), most))).decode()
-    except (TypeError, ValueError, RecursionError) as error:  # somebody's own object in a field of free JSON
-        fault = f"{type(error).__name__}: {error}"
-        return encode_json({"type": event.type, "eventflow_unencodable": fault}).decode()
+    except _UNENCODABLE as error:
+        return encode_json({"type": event.type, **_fault(error)}).decode()
+
+
+def _fault(error: Exception) -> dict[str, JSON]:
+    return {"eventflow_unencodable": f"{type(error).__name__}: {error}"}
 
 
 def _cut(value: Any, most: int) -> Any:
+    """JSON with every text in it cut to *most* characters."""
     if isinstance(value, str):
-        return value if len(value) <= most else f"{value[:most]}…+{len(value) - most}"
+        return _shortened(value, most)
     if isinstance(value, dict):
         return {key: _cut(inner, most) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -243,11 +261,98 @@ def _cut(value: Any, most: int) -> Any:
     return value
 
 
-def _shown(run: Run, what: str, fields: dict[str, Any], most: int) -> str:
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…+{len(text) - most}"
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    """What a line for people tells of an event; of a response, how it stands."""
+    fields: dict[str, Any] = event.to_dict()
+    fields.pop("type", None)
+    if isinstance(event, LifecycleEvent):
+        whole = fields.pop("response")
+        fields |= {name: whole[name] for name in _OF_RESPONSE if name in whole}
+        fields["output"] = [item.type for item in _response(event).output]
+    return fields
+
+
+def _shown(start: str, fields: Mapping[str, Any], most: int) -> str:
     """A line for people."""
-    words = [run.id, what]
+    words = [start]
     for name, value in list(fields.items())[:_FIELDS]:
         if isinstance(value, str):
-            text = json.dumps(value[:most], ensure_ascii=False)
-        ...
+            shown = json.dumps(value[:most], ensure_ascii=False) + _shortened(value, most)[most:]
+        else:
+            shown = _shortened(encode_json(value).decode(), most)
+        words.append(f"{_word(name)}={shown}")
+    if len(fields) > _FIELDS:
+        words.append(f"…+{len(fields) - _FIELDS}")
     return printable(" ".join(words))
+
+
+def _word(name: str) -> str:
+    """A name that a peer may have made up, so that it is no more than a name."""
+    return name if _WORD.fullmatch(name) else json.dumps(_shortened(name, 100), ensure_ascii=False)
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+class _File:
+    """A file that runs in any threads append lines to."""
+
+    def __init__(self, path: str, flush: bool) -> None:
+        self._path = path
+        self._least = 1 if flush else _BLOCK
+        self._lock = threading.Lock()
+        self._file: io.FileIO | None = None
+        self._users = 0  # dispatchers that opened it
+        self._waiting = bytearray()
+
+    def open(self) -> None:
+        with self._lock:
+            if self._file is None:
+                try:
+                    self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
+                except (OSError, ValueError) as error:
+                    raise PluginError(
+                        f"Log cannot append to {self._path!r}: {_reason(error)}. Name a file in a folder that exists, "
+                        "and that this user may write to"
+                    ) from error
+            self._users += 1
+
+    def write(self, line: bytes) -> None:
+        with self._lock:
+            if self._file is None:
+                raise PluginError(f"the log {self._path!r} is closed, as is the dispatcher that opened it")
+            if len(self._waiting) >= _WAITING:
+                self._drain(self._file, "The last line is lost")
+            self._waiting += line
+            if len(self._waiting) >= self._least:
+                self._drain(self._file, f"{len(self._waiting)} bytes wait for the next line")
+
+    def close(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users > 0 or self._file is None:
+                return
+            file, self._file = self._file, None
+            try:
+                with file:
+                    self._drain(file, f"{len(self._waiting)} bytes are lost")
+            finally:
+                self._waiting.clear()
+
+    def _drain(self, file: io.FileIO, consequence: str) -> None:
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(file.fileno(), self._waiting)]
+        except OSError as error:
+            raise PluginError(
+                f"Log cannot write to {self._path!r}: {_reason(error)}. {consequence}; make room, or let runs go on "
+                'without their log: Log(..., errors="isolate")'
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

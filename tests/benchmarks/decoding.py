@@ -88,7 +88,7 @@ def _httpx_sse_alone() -> Decode:
 
 
 def _launchdarkly() -> Decode:
-    from ld_eventsource.actions import Event
+    from ld_eventsource.actions import Event  # type: ignore[import-untyped]
     from ld_eventsource.reader import _BufferedLineReader, _SSEReader
 
     def events(chunks: list[bytes]) -> Iterator[object]:

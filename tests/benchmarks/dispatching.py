@@ -97,8 +97,8 @@ def _lap(make: Callable[[Table], Callable[[Any], object]], kinds: list[str], han
 # --- decoded events --------------------------------------------------------------------------------------------------
 
 
-def _ours(table: Table, **configuration: bool) -> Dispatch:
-    flow = Dispatcher(**configuration)
+def _ours(table: Table, snapshot: bool = True) -> Callable[[Any], object]:
+    flow = Dispatcher(snapshot=snapshot)
     for kind, handlers in table.items():
         for handler in handlers:
             flow.on(kind, handler)
@@ -140,14 +140,14 @@ def _pluggy(table: Table) -> Dispatch:
 
     specified, implemented = HookspecMarker("benchmark"), HookimplMarker("benchmark")
 
-    def specification(event: Event) -> None: ...
+    def specification() -> Handler:
+        def hook(event: Event) -> None: ...
 
-    def copy(function: types.FunctionType) -> types.FunctionType:
-        return types.FunctionType(function.__code__, function.__globals__, closure=function.__closure__)
+        return specified(hook)
 
     names = {kind: kind.replace(".", "_") for kind in table}
     manager = PluginManager("benchmark")
-    manager.add_hookspecs(types.SimpleNamespace(**{name: specified(copy(specification)) for name in names.values()}))
+    manager.add_hookspecs(type("Specifications", (), {name: staticmethod(specification()) for name in names.values()}))
     for place in range(max(map(len, table.values()))):
         hooks = {names[kind]: implemented(handlers[place]) for kind, handlers in table.items()}
         manager.register(types.SimpleNamespace(**hooks))

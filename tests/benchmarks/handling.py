@@ -14,7 +14,17 @@ from streams import CHUNKINGS, Recorded, slices, text_payloads, text_stream
 
 from eventflow import Dispatcher, Plugin, TextDelta, on, rewrite, transform
 
-__all__ = ["OPENAI", "PARSE", "handle", "handle_async", "handle_recorded", "linear_time", "openai_stream", "pipeline", "quiet"]
+__all__ = [
+    "OPENAI",
+    "PARSE",
+    "handle",
+    "handle_async",
+    "handle_recorded",
+    "linear_time",
+    "openai_stream",
+    "pipeline",
+    "quiet",
+]
 
 OPENAI = "openai Stream, one function"
 PARSE = "msgspec's parse alone"
@@ -87,7 +97,7 @@ def pipeline(deltas: int, rounds: int) -> list[Race]:
     """What plugins, transforms, rewrites and the iterating face cost, in 4 KiB chunks."""
     [(form, cut, body), _] = _forms(deltas)
     chunks = cut(body)
-    flows = {
+    flows: dict[str, Callable[[_Counter], Dispatcher]] = {
         "one handler": _text_flow,
         "one handler that takes the run": _run_taker,
         "three plugins, a handler each": functools.partial(_piped, _Words(), _Characters(), _Longest()),
@@ -336,7 +346,7 @@ def openai_stream() -> Callable[[Any], Any]:
 
     client = OpenAI(api_key="none", base_url="http://localhost/v1")
     kind: Any = ResponseStreamEvent
-    return lambda answer: Stream(cast_to=kind, response=answer, client=client)
+    return lambda answer: Stream[Any](cast_to=kind, response=answer, client=client)
 
 
 def _async_openai(chunks: list[bytes]) -> Lap:
@@ -348,7 +358,8 @@ def _async_openai(chunks: list[bytes]) -> Lap:
 
     async def read() -> int:
         counter = _Counter()
-        async for event in AsyncStream(cast_to=kind, response=async_response(chunks), client=client):
+        answer: Any = async_response(chunks)
+        async for event in AsyncStream[Any](cast_to=kind, response=answer, client=client):
             if event.type == "response.output_text.delta":
                 counter(event)
         return counter.events

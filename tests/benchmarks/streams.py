@@ -14,17 +14,28 @@ import attrs
 import msgspec
 
 from eventflow import Dispatcher
-from eventflow.events import ErrorEvent, Event, LifecycleEvent, event_classes
+from eventflow.events import Event, event_classes
 
-__all__ = ["CHUNKINGS", "Recorded", "all_types", "one_event_a_chunk", "recorded", "slices", "text_payloads", "text_stream"]
+__all__ = [
+    "CHUNKINGS",
+    "Recorded",
+    "all_types",
+    "one_event_a_chunk",
+    "recorded",
+    "slices",
+    "text_payloads",
+    "text_stream",
+]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(rb".+?(?:\r\n\r\n|\n\n|\r\r)|.+", re.DOTALL)
-_ITEM = "msg_68c350a75ddc819ea5406470460be7850f2d670b80edc507ab"[:50]
+_ITEM = "msg_68c350a75ddc819ea5406470460be7850f2d670b80edc5"
 _WORDS = (
-    " the", " of", " and", ",", ".", " a", " token", " stream", " answer", " model", "ing", " because", "\n\n", " \"quoted\"",
+    " the", " of", " and", ",", ".", " a", " token", " stream", " answer", " model", "ing", " because", "\n\n", ' "quoted"',
     " naïve", " 東京", " 🙂", " 1984", " `code`", "**", " Widerspruch", " to", " which", " handlers", "-", " is",
 )  # fmt: skip
+_NOISE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_LAST = ("response.completed", "response.incomplete", "response.failed", "error")
 
 
 def slices(body: bytes) -> list[bytes]:
@@ -63,14 +74,13 @@ def text_stream(deltas: int) -> Iterator[bytes]:
     for _ in range(deltas):
         word = dice.choice(_WORDS)
         words.append(word)
-        noise = "".join(dice.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=16 - len(word)))
         yield event(
             "response.output_text.delta",
             content_index=0,
             delta=word,
             item_id=_ITEM,
             logprobs=[],
-            obfuscation=noise,
+            obfuscation="".join(dice.choices(_NOISE, k=16 - len(word))),
             output_index=0,
         )
     text = "".join(words)
@@ -88,17 +98,13 @@ def text_payloads(body: bytes) -> list[bytes]:
 def all_types(events: int) -> bytes:
     """A stream of about *events* events, the wire's types in turn, ended by the one that completes a response.
 
-    The five types that end a stream cannot come in turn; handlers are registered for them all the same.
+    The types that end a stream cannot come in turn; handlers are registered for them all the same.
     """
     kinds = [cls for tag, cls in event_classes().items() if not tag.startswith("eventflow.")]
-    turning = [cls for cls in kinds if not issubclass(cls, ErrorEvent) and not _is_last(cls)]
+    turning = [cls for cls in kinds if cls.type not in _LAST]
     blocks = [_block(turning[number % len(turning)], number) for number in range(events - 1)]
     last = next(cls for cls in kinds if cls.type == "response.completed")
     return b"".join([*blocks, _block(last, events - 1)])
-
-
-def _is_last(cls: type[Event]) -> bool:
-    return issubclass(cls, LifecycleEvent) and cls.type in ("response.completed", "response.incomplete", "response.failed")
 
 
 def _block(cls: type[Event], number: int) -> bytes:

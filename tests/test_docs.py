@@ -1,0 +1,53 @@
+"""The documentation's code blocks run, and its tables say what the code says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from eventflow.events import Event, event_classes
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECORDING = ROOT / "eventflow" / "cli" / "demo.sse"
+
+
+@pytest.fixture
+def reader_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder as a reader of the documentation has it: with a recorded stream."""
+    shutil.copy(RECORDING, tmp_path / "stream.sse")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_run_from_top_to_bottom(page: Path, reader_folder: Path) -> None:
+    """Every python block of a page runs, each after the ones before it."""
+    document = Sybil(parsers=[PythonCodeBlockParser()], path=str(page.parent)).parse(page)
+    for example in document.examples():
+        example.evaluate()
+
+
+def events_table() -> list[str]:
+    """The rows of docs/events.md, from the classes."""
+
+    def fields(cls: type[Any]) -> str:
+        return ", ".join(name for name in cls.__struct_fields__ if name not in ("sequence_number", "extra"))
+
+    ours: dict[str, type[Event]] = {
+        name: cls for name, cls in event_classes().items() if cls.__module__.startswith("eventflow.events.")
+    }
+    return [f"| `{name}` | `{cls.__name__}` | {cls.family} | {fields(cls)} |" for name, cls in ours.items()]
+
+
+def test_events_table_lists_every_class() -> None:
+    """The table of docs/events.md has exactly the rows that the classes give, in their order."""
+    text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows == events_table()
