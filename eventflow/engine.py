@@ -38,7 +38,7 @@ from eventflow.outcome import Outcome
 from eventflow.plan import Plan
 from eventflow.sequence import Sequence
 from eventflow.snapshot import TERMINAL, Snapshot
-from eventflow.sse import Decoder, Frame
+from eventflow.sse import Decoder, Frame, plausible
 from eventflow.wires import Wire, detect, wire_named
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ END = _Signal.END
 
 Fused: TypeAlias = tuple[Callable[[bytes], Any] | None, tuple[Call, ...]]
 
+_CR = 13  # as a number: searching for it takes a tenth of the time
 _BATCH = 256  # events folded at once: few calls, and little memory under way
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
 _STRUCTURE = (ItemEvent, LifecycleEvent, ErrorEvent)  # events that say how a run goes: never fused
@@ -187,7 +188,7 @@ class Engine:
                 self._exact = True
             if self._tail:
                 chunk, self._tail = self._tail + chunk, b""
-            if self._exact or b"\r" in chunk or not decoder.idle or len(chunk) > largest:
+            if self._exact or _CR in chunk or not decoder.idle or len(chunk) > largest:
                 yield from self._frames(chunk)
                 continue
             cut = chunk.rfind(b"\n\n") + 1
@@ -376,7 +377,7 @@ class Engine:
                 yield from self._receive(event)
         if self.outcome.over or self.chain.cancelled:
             return
-        if self._head and not self.count:
+        if not plausible(self._head) and not self.count:
             error: DecodeError | StreamTruncated = DecodeError(
                 f"no server-sent event in {self._size:,} bytes: this is no event stream. It begins with "
                 f"{excerpt(self._head)!r}"

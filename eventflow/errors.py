@@ -156,9 +156,8 @@ class LimitExceeded(EventflowError):
     phase = "decode"
 
     def __init__(self, message: str = "", *, limit: str = "", maximum: int = 0, seen: int = 0) -> None:
-        super().__init__(
-            message or f"{limit} is limited to {maximum:,} and {seen:,} was reached; raise Limits({limit}=...) if expected"
-        )
+        what = f"{limit} is limited to {maximum:,} and {seen:,} was reached"
+        super().__init__(message or f"{what}; raise Limits({limit}=...) if that is expected")
         self.limit = limit
         self.maximum = maximum
         self.seen = seen

@@ -11,9 +11,9 @@ from eventflow.errors import UsageError
 __all__ = ["Limits"]
 
 
-def _positive(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UsageError(f"Limits({attribute.name}=...) must be a positive integer, or None for no limit, not {value!r}")
+        raise UsageError(f"Limits({attribute.name}=...) takes a positive integer, or None for no limit, not {value!r}")
 
 
 @attrs.frozen(kw_only=True)

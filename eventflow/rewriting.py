@@ -1,35 +1,35 @@
 """`Rewriter`: one function over the text of a family, consistent wherever a stream repeats it. Pure.
 
 Most streams say their text five times: in deltas, in the ``done`` event, in the part, in the item, and in the
-terminal event. The function sees each text once, piece by piece; the repetitions get what it gave.
+terminal event. The function sees each text once, piece by piece; the repetitions get what it gave. A text that came
+without deltas, or that differs from them, it sees whole.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import attrs
 
 from eventflow.events import (
-    CodeInterpreterCall,
     CodeInterpreterCallCodeDelta,
     CodeInterpreterCallCodeDone,
+    ContentPart,
     ContentPartAdded,
     ContentPartDone,
-    CustomToolCall,
     CustomToolCallInputDelta,
     CustomToolCallInputDone,
     Event,
-    FunctionCall,
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
     LifecycleEvent,
-    McpApprovalRequest,
-    McpCall,
+    LocalShellCall,
     McpCallArgumentsDelta,
     McpCallArgumentsDone,
     Message,
+    OutputItem,
     OutputItemAdded,
     OutputItemDone,
     OutputRefusal,
@@ -44,6 +44,7 @@ from eventflow.events import (
     ReasoningTextDone,
     RefusalDelta,
     RefusalDone,
+    Response,
     ShellCall,
     ShellCallCommandAdded,
     ShellCallCommandDelta,
@@ -53,14 +54,15 @@ from eventflow.events import (
     TextDone,
     ToolCall,
 )
+from eventflow.snapshot import CALL_TEXTS, TERMINAL
 
-from eventflow.snapshot import TERMINAL
-
-__all__ = ["Part", "Rewriter"]
+__all__ = ["Part", "Rewrite", "Rewriter"]
 
 R = TypeVar("R")
-Key: TypeAlias = tuple[object, ...]
-Rewrite: TypeAlias = Callable[[str, "Part"], str]
+Kind = Literal["text", "refusal", "reasoning", "summary", "call", "command"]
+Place: TypeAlias = int | str | None
+Key: TypeAlias = tuple[Place, Kind, int]
+"""Which text: of the item at this output index (or with this id), of this kind, the one with this index."""
 
 
 @attrs.define
@@ -76,7 +78,11 @@ class Part:
     final: bool = False
 
 
-@attrs.define
+Rewrite: TypeAlias = Callable[[str, Part], str]
+"""What rewrites: a piece of text and its `Part` in, the text that goes on out."""
+
+
+@attrs.define(eq=False)
 class _Open:
     """A text whose deltas are coming."""
 
@@ -86,42 +92,51 @@ class _Open:
     sent: list[str] = attrs.field(factory=list)
 
 
-# event class -> family, place, and the fields of its index and its text
-_DELTAS: dict[type[Event], tuple[str, str, str | None]] = {
-    TextDelta: ("text", "content", "content_index"),
-    RefusalDelta: ("refusal", "content", "content_index"),
-    ReasoningTextDelta: ("reasoning", "content", "content_index"),
-    ReasoningSummaryTextDelta: ("reasoning", "summary", "summary_index"),
-    FunctionCallArgumentsDelta: ("tool", "call", None),
-    CustomToolCallInputDelta: ("tool", "call", None),
-    McpCallArgumentsDelta: ("tool", "call", None),
-    CodeInterpreterCallCodeDelta: ("tool", "call", None),
-    ShellCallCommandDelta: ("tool", "command", "command_index"),
+_FAMILIES: dict[Kind, str] = {
+    "text": "text",
+    "refusal": "refusal",
+    "reasoning": "reasoning",
+    "summary": "reasoning",
+    "call": "tool",
+    "command": "tool",
 }
-_WHOLES: dict[type[Event], tuple[str, str, str | None, str]] = {
-    TextDone: ("text", "content", "content_index", "text"),
-    RefusalDone: ("refusal", "content", "content_index", "refusal"),
-    ReasoningTextDone: ("reasoning", "content", "content_index", "text"),
-    ReasoningSummaryTextDone: ("reasoning", "summary", "summary_index", "text"),
-    FunctionCallArgumentsDone: ("tool", "call", None, "arguments"),
-    CustomToolCallInputDone: ("tool", "call", None, "input"),
-    McpCallArgumentsDone: ("tool", "call", None, "arguments"),
-    CodeInterpreterCallCodeDone: ("tool", "call", None, "code"),
-    ShellCallCommandDone: ("tool", "command", "command_index", "command"),
+_DELTAS: dict[type[Event], tuple[Kind, str]] = {  # kind of text, and the field of its index
+    TextDelta: ("text", "content_index"),
+    RefusalDelta: ("refusal", "content_index"),
+    ReasoningTextDelta: ("reasoning", "content_index"),
+    ReasoningSummaryTextDelta: ("summary", "summary_index"),
+    FunctionCallArgumentsDelta: ("call", ""),
+    CustomToolCallInputDelta: ("call", ""),
+    McpCallArgumentsDelta: ("call", ""),
+    CodeInterpreterCallCodeDelta: ("call", ""),
+    ShellCallCommandDelta: ("command", "command_index"),
 }
-_PARTS: dict[type[Any], tuple[str, str]] = {  # part class -> family, text field
+_WHOLES: dict[type[Event], tuple[Kind, str, str]] = {  # and the field of the text
+    TextDone: ("text", "content_index", "text"),
+    RefusalDone: ("refusal", "content_index", "refusal"),
+    ReasoningTextDone: ("reasoning", "content_index", "text"),
+    ReasoningSummaryTextDone: ("summary", "summary_index", "text"),
+    FunctionCallArgumentsDone: ("call", "", "arguments"),
+    CustomToolCallInputDone: ("call", "", "input"),
+    McpCallArgumentsDone: ("call", "", "arguments"),
+    CodeInterpreterCallCodeDone: ("call", "", "code"),
+    ShellCallCommandDone: ("command", "command_index", "command"),
+}
+_OPENINGS: dict[type[Event], tuple[Kind, str, str]] = {  # events that carry a text which they do not end
+    ShellCallCommandAdded: ("command", "command_index", "command"),
+    ToolCall: ("call", "", "arguments"),
+}
+_PARTS: dict[type[object], tuple[Kind, str]] = {
     OutputText: ("text", "text"),
     OutputRefusal: ("refusal", "refusal"),
     ReasoningText: ("reasoning", "text"),
-    SummaryText: ("reasoning", "text"),
+    SummaryText: ("summary", "text"),
 }
-_CALLS: dict[type[Any], str] = {  # item class -> text field
-    FunctionCall: "arguments",
-    CustomToolCall: "input",
-    McpCall: "arguments",
-    McpApprovalRequest: "arguments",
-    CodeInterpreterCall: "code",
-}
+_COMMANDS: dict[type[object], str] = {ShellCall: "commands", LocalShellCall: "command"}  # a list in their action
+_CONTENT = (ContentPartAdded, ContentPartDone)
+_SUMMARY = (ReasoningSummaryPartAdded, ReasoningSummaryPartDone)
+_ITEMS = (OutputItemAdded, OutputItemDone)
+_CLOSING = (ContentPartDone, ReasoningSummaryPartDone, OutputItemDone, *TERMINAL)
 
 
 class Rewriter:
@@ -134,62 +149,73 @@ class Rewriter:
 
     def __init__(self, rewrite: Rewrite, families: tuple[str, ...]) -> None:
         self._rewrite = rewrite
-        self._families = frozenset(families)
+        self._kinds = {kind for kind, family in _FAMILIES.items() if family in families}
+        self._deltas = {cls: about for cls, about in _DELTAS.items() if about[0] in self._kinds}
+        self._wholes = {cls: about for cls, about in (_WHOLES | _OPENINGS).items() if about[0] in self._kinds}
         self._open: dict[Key, _Open] = {}
-        self._known: dict[tuple[str, str], str] = {}  # (family, whole text as received) -> as rewritten
+        self._ended: dict[Key, tuple[str, str]] = {}  # a text as its deltas brought it, and as rewritten
+        self._known: dict[tuple[str, str], str] = {}  # the same by family and text, for events that name no item
 
     def takes(self, cls: type[Event]) -> bool:
         """Whether events of class *cls* can carry text of the families."""
-        about = _DELTAS.get(cls) or _WHOLES.get(cls)
-        if about is not None:
-            return about[0] in self._families
-        if cls in (ToolCall, ShellCallCommandAdded):
-            return "tool" in self._families
-        if cls in (ReasoningSummaryPartAdded, ReasoningSummaryPartDone):
-            return "reasoning" in self._families
-        return cls in (ContentPartAdded, ContentPartDone, OutputItemAdded, OutputItemDone) or issubclass(cls, LifecycleEvent)
+        if cls in _SUMMARY:
+            return "summary" in self._kinds
+        carries = cls in self._deltas or cls in self._wholes or cls in _CONTENT or cls in _ITEMS
+        return carries or issubclass(cls, LifecycleEvent)
 
-    def feed(self, event: Any) -> list[Event]:
+    def feed(self, event: Event) -> list[Event]:
         """What goes on in place of *event*: nothing while text is held back, else the event, rests before it."""
         cls = type(event)
-        if cls in _DELTAS:
-            return self._delta(event, *_DELTAS[cls])
+        about = self._deltas.get(cls)
+        if about is not None:
+            return self._delta(event, *about)
         before: list[Event] = []
-        if cls in _WHOLES:
-            family, place, index, field = _WHOLES[cls]
-            given = self._whole(family, _key(event, place, index), getattr(event, field), before)
-            return [*before, self._with(event, field, given)]
-        if isinstance(event, ToolCall):
-            return [self._with(event, "arguments", self._whole("tool", (), event.arguments, before))]
-        if isinstance(event, ShellCallCommandAdded):
-            return [self._with(event, "command", self._whole("tool", (), event.command, before))]
-        if isinstance(event, LifecycleEvent):
-            response = event.response  # type: ignore[attr-defined]
-            output = tuple(self._item(position, item, before) for position, item in enumerate(response.output))
-            if isinstance(event, TERMINAL):
-                before.extend(self.close())
-            changed: Any = event if output == response.output else event.replace(response=response.replace(output=output))
-        elif isinstance(event, OutputItemAdded | OutputItemDone):
-            where = event.output_index if event.output_index is not None else event.item.id
-            item = self._item(where, event.item, before)
-            changed = event if item is event.item else event.replace(item=item)
-        else:
-            place = "summary" if hasattr(event, "summary_index") else "content"
-            part = self._part(event.part, _key(event, place, f"{place}_index"), before, isinstance(event, _CLOSING))
-            changed = event if part is event.part else event.replace(part=part)
+        changed = self._changed(event, cls in _CLOSING, before)
         return [*before, changed]
 
     def close(self) -> list[Event]:
         """The stream has ended: what is still held back, as deltas."""
         rests: list[Event] = []
-        for key in list(self._open):
-            self._finish(key, rests)
+        self._flush(lambda key: True, rests)
         return rests
+
+    def _changed(self, event: Any, closing: bool, before: list[Event]) -> Event:
+        """An event that carries whole texts, with theirs; what must come first goes to *before*."""
+        cls = type(event)
+        if cls in self._wholes:
+            kind, field_of_index, field = self._wholes[cls]
+            keys = _keys(_places(event), kind, _index(event, field_of_index))
+            given = self._whole(keys, getattr(event, field), cls in _WHOLES, before)
+            return cast("Event", _with(event, field, given))
+        changed: Event = event
+        if cls in _CONTENT or cls in _SUMMARY:
+            places, index = _places(event), _index(event, "content_index" if cls in _CONTENT else "summary_index")
+            part = self._part(event.part, places, index, closing, before)
+            if closing:  # a part of another type, and a part without its text, end their deltas too
+                kinds = ("text", "refusal", "reasoning") if cls in _CONTENT else ("summary",)
+                self._flush(lambda key: key[0] in places and key[1] in kinds and key[2] == index, before)
+            if part is not event.part:
+                changed = event.replace(part=part)
+        elif cls in _ITEMS:
+            item = self._item(event.item, _places(event), closing, before)
+            if item is not event.item:
+                changed = event.replace(item=item)
+        elif isinstance(event, LifecycleEvent):
+            response: Response = event.response  # type: ignore[attr-defined]  # a field of every subclass
+            output = tuple(
+                self._item(item, _known_places(position, item.id), closing, before)
+                for position, item in enumerate(response.output)
+            )
+            if closing:
+                before.extend(self.close())
+            if any(map(operator.is_not, output, response.output)):
+                changed = event.replace(response=response.replace(output=output))
+        return changed
 
     # --- pieces ------------------------------------------------------------------------------------------------------
 
-    def _delta(self, event: Any, family: str, place: str, index: str | None) -> list[Event]:
-        key = _key(event, place, index)
+    def _delta(self, event: Any, kind: Kind, index: str) -> list[Event]:
+        key = _places(event)[0], kind, _index(event, index)
         text = self._open.get(key)
         if text is None:
             text = self._open[key] = _Open(event)
@@ -197,89 +223,129 @@ class Rewriter:
         text.received.append(event.delta)
         given = self._rewrite(event.delta, text.part)
         text.sent.append(given)
-        return [self._with(event, "delta", given)] if given or not event.delta else []
+        return [_with(event, "delta", given)] if given or not event.delta else []
 
-    def _finish(self, key: Key, before: list[Event]) -> str:
-        """End an open text: its rest goes to *before* as a delta; returns all that was given for it."""
-        text = self._open.pop(key)
+    def _finish(self, key: Key, before: list[Event], whole: str = "") -> None:
+        """End an open text; *whole* is what it should be. What was not sent of it goes to *before* as deltas."""
+        text = self._open[key]
+        received = "".join(text.received)
+        if len(whole) > len(received) and whole.startswith(received):  # more came than the deltas brought
+            before.extend(self._delta(_unnumbered(text.last, whole[len(received) :]), *_DELTAS[type(text.last)]))
+            received = whole
+        del self._open[key]
         text.part.final = True
         rest = self._rewrite("", text.part)
         if rest:
-            before.append(_without_logprobs(text.last.replace(delta=rest, sequence_number=None)))
-        return "".join(text.sent) + rest
+            before.append(_unnumbered(text.last, rest))
+        given = "".join(text.sent) + rest
+        self._ended[key] = received, given
+        self._known[_FAMILIES[key[1]], received] = given
+
+    def _flush(self, ends: Callable[[Key], bool], before: list[Event]) -> None:
+        for key in [key for key in self._open if ends(key)]:
+            self._finish(key, before)
 
     # --- wholes ------------------------------------------------------------------------------------------------------
 
-    def _whole(self, family: str, key: Key, whole: str, before: list[Event]) -> str:
+    def _whole(self, keys: tuple[Key, ...], whole: str, closing: bool, before: list[Event]) -> str:
         """What *whole* becomes: what its deltas became where they were its own, else a pass of its own."""
-        text = self._open.get(key)
-        if text is not None:
-            received = "".join(text.received)
-            if whole != received and whole.startswith(received):  # more came than the deltas brought
-                more = text.last.replace(delta=whole[len(received) :], sequence_number=None)
-                before.extend(self._delta(more, *_DELTAS[type(more)]))
-                received = whole
-            given = self._finish(key, before)
-            if whole == received:
-                self._known[family, whole] = given
+        if closing:
+            for key in keys:
+                if key in self._open:
+                    self._finish(key, before, whole)
+        for key in keys:
+            received, given = self._ended.get(key, (None, ""))
+            if received == whole:
+                return given
+        if not whole:  # left out, or not begun
+            return ""
+        family = _FAMILIES[keys[0][1]]
         known = self._known.get((family, whole))
         if known is None:
             part = Part()
-            known = self._rewrite(whole, part) if whole else ""
+            known = self._rewrite(whole, part)
             part.final = True
-            known += self._rewrite("", part)
-            self._known[family, whole] = known
+            self._known[family, whole] = known = known + self._rewrite("", part)
         return known
 
-    def _part(self, part: Any, key: Key, before: list[Event], closing: bool) -> Any:
-        about = _PARTS.get(type(part))
-        if about is None or about[0] not in self._families:
-            return part
-        family, field = about
-        whole = getattr(part, field)
-        if not whole and not (closing and key in self._open):
-            return part
-        return self._with(part, field, self._whole(family, key, whole, before))
+    def _part(
+        self, part: ContentPart, places: tuple[Place, ...], index: int, closing: bool, before: list[Event]
+    ) -> ContentPart:
+        kind, field = _PARTS.get(type(part), (None, ""))
+        if kind is not None and kind in self._kinds:
+            whole = getattr(part, field)
+            part = _with(part, field, self._whole(_keys(places, kind, index), whole, closing, before))
+        return part
 
-    def _item(self, place: object, item: Any, before: list[Event]) -> Any:
+    def _item(self, item: OutputItem, places: tuple[Place, ...], closing: bool, before: list[Event]) -> OutputItem:
+        changed = item
         if isinstance(item, Message | Reasoning):
-            content = self._parts(place, "content", item.content, before)
-            if isinstance(item, Message):
-                return item if content == item.content else item.replace(content=content)
-            summary = self._parts(place, "summary", item.summary, before)
-            same = content == item.content and summary == item.summary
-            return item if same else item.replace(content=content, summary=summary)
-        if "tool" not in self._families:
+            changed = self._parts(item, "content", places, closing, before)
+            if isinstance(item, Reasoning):
+                changed = self._parts(changed, "summary", places, closing, before)
+        elif "call" in self._kinds and type(item) in CALL_TEXTS:
+            field = CALL_TEXTS[type(item)]
+            whole = getattr(item, field) or ""
+            given = self._whole(_keys(places, "call", 0), whole, closing, before)
+            changed = item if given == whole else _replaced(item, field, given)
+        elif "command" in self._kinds and isinstance(item, ShellCall | LocalShellCall):
+            changed = self._commands(item, places, closing, before)
+        if closing:  # an item may be closed without the text that its deltas brought
+            self._flush(lambda key: key[0] in places, before)
+        return changed
+
+    def _parts(self, item: R, field: str, places: tuple[Place, ...], closing: bool, before: list[Event]) -> R:
+        parts = getattr(item, field)
+        changed = tuple(self._part(part, places, index, closing, before) for index, part in enumerate(parts))
+        return _replaced(item, field, changed) if any(map(operator.is_not, changed, parts)) else item
+
+    def _commands(
+        self, item: ShellCall | LocalShellCall, places: tuple[Place, ...], closing: bool, before: list[Event]
+    ) -> OutputItem:
+        field = _COMMANDS[type(item)]
+        commands = item.action.get(field) if isinstance(item.action, dict) else None
+        if not isinstance(commands, list):
             return item
-        field = _CALLS.get(type(item))
-        if field is not None and getattr(item, field):
-            return self._with(item, field, self._whole("tool", (place, "call", 0), getattr(item, field), before))
-        if isinstance(item, ShellCall) and isinstance(item.action, dict) and isinstance(item.action.get("commands"), list):
-            commands = [
-                self._whole("tool", (place, "command", index), command, before) if isinstance(command, str) else command
-                for index, command in enumerate(item.action["commands"])
-            ]
-            return item.replace(action={**item.action, "commands": commands})
-        return item
-
-    def _parts(self, place: object, name: str, parts: tuple[Any, ...], before: list[Event]) -> tuple[Any, ...]:
-        return tuple(self._part(part, (place, name, index), before, True) for index, part in enumerate(parts))
-
-    @staticmethod
-    def _with(record: R, field: str, text: str) -> R:
-        if getattr(record, field) == text:
-            return record
-        return _without_logprobs(record.replace(**{field: text}))  # type: ignore[attr-defined, no-any-return]
+        changed = [
+            self._whole(_keys(places, "command", index), text, closing, before) if isinstance(text, str) else text
+            for index, text in enumerate(cast("list[object]", commands))
+        ]
+        return item if changed == commands else item.replace(action={**item.action, field: changed})
 
 
-_CLOSING = (ContentPartDone, ReasoningSummaryPartDone)
+def _places(event: Any) -> tuple[Place, ...]:
+    """By what the item of an event is known, the surest first."""
+    item = getattr(event, "item", None)
+    item_id = item.id if item is not None else getattr(event, "item_id", None)
+    return _known_places(event.output_index, item_id)
+
+
+def _known_places(index: int | None, item_id: str | None) -> tuple[Place, ...]:
+    places: tuple[Place, ...] = tuple(place for place in (index, item_id) if place is not None)
+    return places or (None,)
+
+
+def _keys(places: tuple[Place, ...], kind: Kind, index: int) -> tuple[Key, ...]:
+    return tuple((place, kind, index) for place in places)
+
+
+def _index(event: Any, field: str) -> int:
+    return (getattr(event, field) or 0) if field else 0
+
+
+def _with(record: R, field: str, text: str) -> R:
+    """The record with another text; log probabilities go, they spell the text that was rewritten."""
+    return record if getattr(record, field) == text else _without_logprobs(_replaced(record, field, text))
+
+
+def _replaced(record: Any, field: str, value: object) -> Any:
+    return record.replace(**{field: value})
 
 
 def _without_logprobs(record: Any) -> Any:
-    """Log probabilities spell the text that was rewritten."""
-    return record.replace(logprobs=None) if getattr(record, "logprobs", None) is not None else record
+    return record if getattr(record, "logprobs", None) is None else record.replace(logprobs=None)
 
 
-def _key(event: Any, place: str, index: str | None) -> Key:
-    item = event.output_index if event.output_index is not None else event.item_id
-    return (item, place, (getattr(event, index) or 0) if index is not None else 0)
+def _unnumbered(delta: Any, text: str) -> Any:
+    """A delta that the source did not send."""
+    return _without_logprobs(delta.replace(delta=text, sequence_number=None))

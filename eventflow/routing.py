@@ -47,6 +47,8 @@ FAMILIES: dict[str, type[Event]] = {
 }
 """The families, and the class whose subclasses belong to each (``custom``: whatever belongs to no other)."""
 
+_TAKES = "on() takes event classes, wire names, families and patterns"
+
 
 @attrs.frozen
 class Matcher:
@@ -73,10 +75,10 @@ def matcher_of(select: Select) -> Matcher:
     """
     if isinstance(select, type):
         if not issubclass(select, Event):
-            raise UsageError(f"{select.__name__} is no event class; on() takes event classes, wire names, families, patterns")
+            raise UsageError(f"{select.__name__} is no event class; {_TAKES}")
         return Matcher(select, base=select)
     if not isinstance(select, str):
-        raise UsageError(f"on() takes event classes, wire names, families and patterns, not {select!r}")
+        raise UsageError(f"{select!r} is no selector; {_TAKES}")
     if "*" in select:
         return Matcher(select, pattern=re.compile(".*".join(map(re.escape, select.split("*"))), re.DOTALL))
     if select in FAMILIES:
@@ -116,13 +118,6 @@ class Handler:
     def matches(self, cls: type[Event], name: str) -> bool:
         """Whether it hears events of class *cls* under the wire name *name*."""
         return any(matcher(cls, name) for matcher in self.matchers)
-
-    def bound_to(self, run: object) -> Callable[[Event], Any]:
-        """The call with the event alone."""
-        if not self.wants_run:
-            return self.function
-        function = self.function
-        return lambda event: function(event, run)
 
 
 def handler_of(
@@ -166,10 +161,8 @@ def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine or an async generator."""
     while isinstance(function, functools.partial):
         function = function.func
-    call = getattr(type(function), "__call__", None)  # noqa: B004  # the method itself is wanted, not whether it is there
-    return any(
-        inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate) for candidate in (function, call)
-    )
+    called = (function, getattr(type(function), "__call__", None))  # noqa: B004  # the method itself is wanted
+    return any(inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target) for target in called)
 
 
 def required_arguments(function: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> int:

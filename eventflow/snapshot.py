@@ -1,9 +1,14 @@
 """The fold: events in, the `Response` so far out. Pure.
 
-Text is kept in pieces and joined when read; an item's pieces go when its whole text arrives. Which item an event
-belongs to: the one with its ``item_id`` where that is known, else the one at its ``output_index`` (ids rotate with
-every event on some gateways), else, without either, the last one opened. Where deltas and the text of a ``done``
-event differ, ``done`` wins, with a warning.
+Text is kept in pieces and joined when read; an item's pieces go when the whole item arrives.
+
+Which item an event belongs to: the one with its ``item_id`` where that is known, else the one at its
+``output_index`` (ids rotate with every event on some gateways), else, without either, the last one that is still
+open. What fits none is kept as an item of its own.
+
+Where deltas and the text of a ``done`` event differ, ``done`` wins, with a warning; what a ``done`` event, a closed
+item or a terminal event leaves out (some servers close items without their text, and responses without their output)
+stays as the events before it brought it.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from eventflow.events import (
     CodeInterpreterCall,
     CodeInterpreterCallCodeDelta,
     CodeInterpreterCallCodeDone,
+    ContentPart,
     ContentPartAdded,
     ContentPartDone,
     CustomToolCall,
@@ -26,10 +32,12 @@ from eventflow.events import (
     FunctionCall,
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
+    McpApprovalRequest,
     McpCall,
     McpCallArgumentsDelta,
     McpCallArgumentsDone,
     Message,
+    OutputItem,
     OutputItemAdded,
     OutputItemDone,
     OutputRefusal,
@@ -60,14 +68,24 @@ from eventflow.events import (
     Untyped,
 )
 
-__all__ = ["Oddity", "Snapshot", "TERMINAL"]
+__all__ = ["CALL_TEXTS", "TERMINAL", "Oddity", "Snapshot"]
 
 TERMINAL = (ResponseCompleted, ResponseIncomplete, ResponseFailed)
 """The events after which a response does not change."""
 
+CALL_TEXTS: dict[type[object], str] = {
+    FunctionCall: "arguments",
+    CustomToolCall: "input",
+    McpCall: "arguments",
+    McpApprovalRequest: "arguments",
+    CodeInterpreterCall: "code",
+}
+"""The items whose text comes in deltas of their own, and the field that it ends in."""
+
 Kind = Literal["text", "refusal", "reasoning", "summary"]
-_BATCH = 256  # pieces joined into one
+_BATCH = 256  # pieces joined into one: a string of its own for every token would cost many times the text
 _MAX_ODDITIES = 100  # enough to see what is wrong with a stream; a hostile one shall not fill memory with warnings
+_FINAL = ("completed", "incomplete", "failed", "cancelled")
 
 
 @attrs.frozen
@@ -89,15 +107,13 @@ class Oddity:
         return f"{self.kind}: {self.message}"
 
 
+@attrs.define(eq=False)
 class _Text:
     """A text that grows: pieces until it is whole."""
 
-    __slots__ = ("joined", "pieces", "size")
-
-    def __init__(self) -> None:
-        self.joined: list[str] = []
-        self.pieces: list[str] = []
-        self.size = 0  # characters
+    joined: list[str] = attrs.field(factory=list)
+    pieces: list[str] = attrs.field(factory=list)
+    size: int = 0  # characters
 
     def __str__(self) -> str:
         if len(self.joined) + len(self.pieces) > 1:
@@ -107,35 +123,32 @@ class _Text:
     def add(self, piece: str) -> int:
         """Append *piece*; returns the growth in characters."""
         self.pieces.append(piece)
-        if len(self.pieces) == _BATCH:  # a string of its own for every token would cost many times the text
+        if len(self.pieces) == _BATCH:
             self.joined.append("".join(self.pieces))
             self.pieces = []
         self.size += len(piece)
         return len(piece)
 
-    def settle(self, text: str) -> tuple[int, bool]:
-        """Replace what has come by the whole; returns the growth in characters, and whether the two differed."""
-        differs = self.size > 0 and (self.size != len(text) or str(self) != text)
+    def settle(self, text: str) -> int:
+        """Replace what has come by the whole; returns the growth in characters."""
         growth = len(text) - self.size
-        self.joined, self.pieces, self.size = [], ([text] if text else []), len(text)
-        return growth, differs
+        self.joined, self.pieces, self.size = [], [text], len(text)
+        return growth
 
 
+@attrs.define(eq=False)
 class _Part:
     """One part of an item under way."""
 
-    __slots__ = ("annotations", "kind", "template", "text")
+    kind: Kind
+    text: _Text = attrs.field(factory=_Text)
+    annotations: list[Any] = attrs.field(factory=list)
+    template: ContentPart | None = None  # the part as opened or closed: what it carries besides its text
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.text = _Text()
-        self.annotations: list[Any] = []
-        self.template: Any = None  # the part as opened or closed: what it carries besides its text
-
-    def build(self) -> Any:
-        text = str(self.text)
-        if isinstance(self.template, Untyped):
+    def build(self) -> ContentPart:
+        if isinstance(self.template, Untyped) and not self.text.size:
             return self.template
+        text = str(self.text)
         match self.kind:
             case "text":
                 part = self.template if isinstance(self.template, OutputText) else OutputText()
@@ -148,57 +161,99 @@ class _Part:
                 return SummaryText(text)
 
 
+@attrs.define(eq=False)
 class _Item:
     """One output item under way."""
 
-    __slots__ = ("arguments", "id", "index", "item", "parts", "whole")
+    index: int | None
+    id: str | None
+    item: OutputItem | None = None  # as opened, or as closed
+    whole: bool = False  # it was closed
+    parts: dict[tuple[str, int, Kind], _Part] = attrs.field(factory=dict)  # by ("content" | "summary", index, kind)
+    arguments: _Text = attrs.field(factory=_Text)
+    counted: int = 0  # characters of the item as closed
 
-    def __init__(self, index: int | None, item_id: str | None) -> None:
-        self.index = index
-        self.id = item_id
-        self.item: Any = None  # as opened, or as closed
-        self.whole = False
-        self.parts: dict[tuple[str, int], _Part] = {}  # by ("content" | "summary", index)
-        self.arguments = _Text()
-
-    def part(self, kind: Kind, index: int | None) -> _Part:
-        key = ("summary" if kind == "summary" else "content", index or 0)
-        part = self.parts.get(key)
+    def part(self, kind: Kind, index: int | None, *, opens: bool = False) -> _Part:
+        """The part with this index; without one, the last of its place, or a new one where a part *opens*."""
+        place = "summary" if kind == "summary" else "content"
+        if index is None:
+            places = {key[1]: part for key, part in self.parts.items() if key[0] == place}
+            index = max(places, default=0)
+            if opens and index in places and places[index].template is not None:
+                index += 1
+        part = self.parts.get((place, index, kind))
         if part is None:
-            part = self.parts[key] = _Part(kind)
-        elif part.kind != kind and not part.text.size:
-            part.kind = kind
+            part = _Part(kind)
+            for other in [key for key, part in self.parts.items() if key[:2] == (place, index) and not part.text.size]:
+                del self.parts[other]  # opened as another kind than it turned out to be
+            self.parts[place, index, kind] = part
         return part
 
-    def build(self, guess: Callable[[], Any]) -> Any:
-        item = self.item if self.item is not None else guess()
-        if self.whole and not self._hollow(item):
+    def build(self) -> OutputItem:
+        item = self.item if self.item is not None else self._guess()
+        if isinstance(item, Message):
+            return item.replace(content=self._either(item.content, self._parts("content")))
+        if isinstance(item, Reasoning):
+            content = self._either(item.content, self._parts("content"))
+            return item.replace(content=content, summary=self._either(item.summary, self._parts("summary")))
+        field = CALL_TEXTS.get(type(item))
+        if field is None or isinstance(item, Untyped):
             return item
-        if isinstance(item, Message):
-            return item.replace(content=self._parts("content") or item.content)
-        if isinstance(item, Reasoning):
-            return item.replace(
-                content=self._parts("content") or item.content, summary=self._parts("summary") or item.summary
-            )
-        arguments = str(self.arguments)
-        if isinstance(item, FunctionCall | McpCall):
-            return item.replace(arguments=arguments or item.arguments)
-        if isinstance(item, CustomToolCall):
-            return item.replace(input=arguments or item.input)
-        if isinstance(item, CodeInterpreterCall):
-            return item.replace(code=arguments or item.code)
-        return item
+        sent = getattr(item, field)
+        return item.replace(**{field: (sent or str(self.arguments)) if self.whole else (str(self.arguments) or sent)})
 
-    def _hollow(self, item: Any) -> bool:
-        """Whether a closed item came without the content that its deltas brought."""
-        if isinstance(item, Message):
-            return not item.content and bool(self.parts)
-        if isinstance(item, Reasoning):
-            return not item.content and not item.summary and bool(self.parts)
-        return self.arguments.size > 0
+    def _either(self, sent: tuple[ContentPart, ...], received: tuple[ContentPart, ...]) -> tuple[ContentPart, ...]:
+        """The parts that the item brought, or those that its events did: a closed item's own, unless it is empty."""
+        if self.whole:
+            return sent if _size(sent) or not _size(received) else received
+        return received or sent
 
-    def _parts(self, where: str) -> tuple[Any, ...]:
-        return tuple(part.build() for (place, _), part in sorted(self.parts.items(), key=lambda p: p[0]) if place == where)
+    def _parts(self, place: str) -> tuple[ContentPart, ...]:
+        keys = sorted(key for key in self.parts if key[0] == place)
+        return tuple(self.parts[key].build() for key in keys)
+
+    def _guess(self) -> OutputItem:
+        """An item for events that came without one being opened."""
+        kinds = {kind for _, _, kind in self.parts}
+        if kinds and kinds <= {"reasoning", "summary"}:
+            return Reasoning(id=self.id)
+        if not kinds and self.arguments.size:
+            return FunctionCall(id=self.id)
+        return Message(id=self.id)
+
+    def close(self, item: OutputItem) -> int:
+        """Take the item as closed, and drop its pieces; returns the growth in characters."""
+        before = self.counted + self.arguments.size + sum(part.text.size for part in self.parts.values())
+        self.item, self.whole = item, True
+        self.item = self.build()
+        self.parts, self.arguments = {}, _Text()
+        self.counted = sum(map(len, _words(self.item).values()))
+        return self.counted - before
+
+
+def _words(item: OutputItem) -> dict[str, str]:
+    """What an item says, by the names of `Response`."""
+    if isinstance(item, Message):
+        alone = Response(output=(item,))
+        return {"text": alone.output_text, "refusal": alone.refusal}
+    if isinstance(item, Reasoning):
+        return {"reasoning": _joined(item.content), "summary": _joined(item.summary)}
+    field = CALL_TEXTS.get(type(item))
+    return {field: getattr(item, field) or ""} if field is not None else {}
+
+
+def _joined(parts: tuple[ContentPart, ...]) -> str:
+    return "".join(map(_text_of, parts))
+
+
+def _text_of(part: ContentPart) -> str:
+    if isinstance(part, Untyped):
+        return ""
+    return part.refusal if isinstance(part, OutputRefusal) else part.text
+
+
+def _size(parts: tuple[ContentPart, ...]) -> int:
+    return sum(len(_text_of(part)) for part in parts)
 
 
 class Snapshot:
@@ -207,7 +262,7 @@ class Snapshot:
     Feed it with `add`, in any batches: ``add(a + b)`` is ``add(a); add(b)``. Not safe for several threads.
 
     Attributes:
-        oddities: What was odd but survivable, in order; at most 100.
+        oddities: What was odd but survivable, in order; at most 100, and one that says that there were more.
         text_size: Characters of text, reasoning and refusals so far.
         arguments_size: Characters of tool arguments and code so far.
     """
@@ -219,6 +274,7 @@ class Snapshot:
         self._base = Response()
         self._error: StreamError | None = None
         self._terminal: type[Event] | None = None
+        self._closed = False
         self._items: list[_Item] = []
         self._by_id: dict[str, _Item] = {}
         self._by_index: dict[int, _Item] = {}
@@ -232,10 +288,15 @@ class Snapshot:
             self.oddities.append(Oddity("many", "more was odd than is kept"))
 
     def add(self, events: Iterable[Event]) -> None:
-        """Fold *events* in. Text deltas in a row are joined at once; whatever is no part of a response is ignored."""
+        """Fold *events* in. Text deltas in a row are joined at once; whatever is no part of a response is ignored.
+
+        Nothing changes after a terminal event, or after `close`.
+        """
+        if self._terminal is not None or self._closed:
+            return
         self._built = None
         run: list[str] = []  # the deltas of one part in a row
-        part: _Text | None = None
+        text: _Text | None = None
         item_id = index = content_index = None
         event: Any
         for event in events:
@@ -245,24 +306,32 @@ class Snapshot:
                     event.item_id == item_id
                     and event.output_index == index
                     and event.content_index == content_index
-                    and part is not None
+                    and text is not None
                 ):
                     run.append(event.delta)
                     continue
-                if part is not None:
-                    self.text_size += part.add("".join(run))
+                if text is not None:
+                    self.text_size += text.add("".join(run))
                 item_id, index, content_index = event.item_id, event.output_index, event.content_index
-                part = self._item_of(event).part("text", content_index).text
+                text = self._item_of(event).part("text", content_index).text
                 run = [event.delta]
                 continue
             fold = _FOLDS.get(cls)
             if fold is not None:
-                if part is not None:
-                    self.text_size += part.add("".join(run))
-                    part = None
+                if text is not None:
+                    self.text_size += text.add("".join(run))
+                    text = None
                 fold(self, event)
-        if part is not None:
-            self.text_size += part.add("".join(run))
+                if self._terminal is not None:
+                    return
+        if text is not None:
+            self.text_size += text.add("".join(run))
+
+    def close(self) -> None:
+        """The stream has ended before a terminal event: what was under way is ``incomplete``."""
+        if self._terminal is None:
+            self._closed = True
+            self._built = None
 
     @property
     def response(self) -> Response:
@@ -274,51 +343,55 @@ class Snapshot:
     @property
     def text(self) -> str:
         """The text of all messages so far."""
-        if self._built is not None or (self._terminal is not None and self._base.output):
-            return self.response.output_text
-        return "".join(
-            str(part.text)
-            for item in self._ordered()
-            if item.item is None or isinstance(item.item, Message)
-            for _, part in sorted(item.parts.items(), key=lambda p: p[0])
-            if part.kind == "text"
-        )
+        return self.response.output_text
 
     def arguments(self, call_id: str) -> str | None:
         """The arguments so far of the call with this ``call_id`` (or item id), or None when there is no such call."""
         for item in self._items:
-            if call_id in (item.id, getattr(item.item, "call_id", None)):
-                built = item.build(Message)
-                return str(getattr(built, "arguments", "")) if hasattr(built, "arguments") else None
+            if call_id in (item.id, getattr(item.item, "id", None), getattr(item.item, "call_id", None)):
+                return getattr(item.build(), "arguments", None)
+        for sent in self._base.output:
+            if call_id in (sent.id, getattr(sent, "call_id", None)):
+                return getattr(sent, "arguments", None)
         return None
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    def _ordered(self) -> list[_Item]:
-        return sorted(self._items, key=lambda item: len(self._items) if item.index is None else item.index)
-
     def _build(self) -> Response:
         response = self._base
-        if not (self._terminal is not None and response.output):
-            output = tuple(item.build(lambda item=item: _guess(item)) for item in self._ordered())  # type: ignore[misc]
-            response = response.replace(output=output) if output else response
-        if self._error is not None and self._terminal is None:
+        ended = self._closed or self._error is not None or self._terminal in (ResponseIncomplete, ResponseFailed)
+        if self._items:
+            output = (_cut_off(item) if ended and not item.whole else item.build() for item in self._ordered())
+            response = response.replace(output=tuple(output))
+        if self._terminal is not None:
+            return response
+        if self._error is not None:
             fault = ResponseFault(self._error.code, self._error.message, self._error.error_type, self._error.param)
-            response = response.replace(status="failed", error=fault)
+            return response.replace(status="failed", error=fault)
+        if self._closed and response != Response() and response.status not in _FINAL:
+            return response.replace(status="incomplete")
         return response
+
+    def _ordered(self) -> list[_Item]:
+        return sorted(self._items, key=lambda item: len(self._items) if item.index is None else item.index)
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
     def _item_of(self, event: Any) -> _Item:
-        item_id, index = event.item_id, event.output_index
+        """The item that an event about a part of one belongs to; one of its own where there is none."""
+        item = self._by_id.get(event.item_id) or self._find(event.item_id, event.output_index)
+        if item is None:
+            where = event.item_id if event.item_id is not None else event.output_index
+            self.note("orphan", f"{event.type} is for item {where}, which was never opened; it is kept as its own")
+            item = self._open(event.output_index, event.item_id)
+        return item
+
+    def _find(self, item_id: str | None, index: int | None) -> _Item | None:
         item = self._by_id.get(item_id) if item_id is not None else None
         if item is None and index is not None:
             item = self._by_index.get(index)
-        if item is None and item_id is None and index is None and self._items:
-            item = self._items[-1]
-        if item is None:
-            self.note("orphan", f"{event.type} is for item {item_id or index}, which was never opened; kept as its own")
-            item = self._open(index, item_id)
+        if item is None and item_id is None and index is None:
+            item = next((item for item in reversed(self._items) if not item.whole), None)
         return item
 
     def _open(self, index: int | None, item_id: str | None) -> _Item:
@@ -330,49 +403,46 @@ class Snapshot:
             self._by_index[index] = item
         return item
 
-    def _settle(self, event: Event, text: _Text, whole: str) -> int:
-        growth, differs = text.settle(whole)
-        if differs:
-            number = getattr(event, "sequence_number", None)
-            where = event.type if number is None else f"{event.type} (number {number})"
-            self.note("mismatch", f"{where} differs from the deltas before it; its text is kept")
-        return growth
+    # --- comparing ---------------------------------------------------------------------------------------------------
+
+    def _settle(self, event: Any, item: _Item, text: _Text, whole: str) -> int:
+        """A text is complete; returns the growth in characters. An empty one leaves the deltas as they are."""
+        if not whole:
+            return 0
+        if text.size and (text.size != len(whole) or str(text) != whole):
+            self._compare(event, "text", str(text), whole, item.item is not None)
+        return text.settle(whole)
+
+    def _compare(self, event: Any, what: str, received: str, whole: str, opened: bool) -> None:
+        """Note a text that is not what was received before; of what began before us only the end was received."""
+        if received and received != whole and (opened or not whole.endswith(received)):
+            number = f" (number {event.sequence_number})" if event.sequence_number is not None else ""
+            self.note("mismatch", f"the {what} of {event.type}{number} differs from what came before; its own is kept")
 
 
-def _guess(item: _Item) -> Any:
-    """An item for parts that came without one being opened."""
-    kinds = {part.kind for part in item.parts.values()}
-    if kinds & {"text", "refusal"} or not (kinds or item.arguments.size):
-        return Message(id=item.id)
-    if kinds:
-        return Reasoning(id=item.id)
-    return FunctionCall(id=item.id)
+def _cut_off(item: _Item) -> OutputItem:
+    """An item that will not be closed any more."""
+    built = item.build()
+    return built if isinstance(built, Untyped) or built.status in _FINAL else built.replace(status="incomplete")
 
 
 # --- one function for each event that changes the response -----------------------------------------------------------
 
 
 def _lifecycle(snapshot: Snapshot, event: Any) -> None:
-    if isinstance(event, TERMINAL):
-        if event.response.output:
-            _compare_terminal(snapshot, event)
-        snapshot._terminal = type(event)
-    elif snapshot._terminal is not None:
-        return
     response: Response = event.response
     if response.status is None:
         response = response.replace(status=event.type.removeprefix("response.").replace("created", "in_progress"))
+    if response.id is None:  # some servers end without saying again what it is that ends
+        response = response.replace(id=snapshot._base.id, model=response.model or snapshot._base.model)
+    if isinstance(event, TERMINAL):
+        snapshot._terminal = type(event)
+        if response.output and snapshot._items:
+            opened = all(item.item is not None for item in snapshot._items)
+            snapshot._compare(event, "text", snapshot.text, response.output_text, opened)
+            snapshot._items, snapshot._by_id, snapshot._by_index = [], {}, {}  # the whole is here: drop the pieces
+        snapshot._built = None
     snapshot._base = response
-    if snapshot._terminal is not None and response.output:
-        snapshot._items, snapshot._by_id, snapshot._by_index = [], {}, {}  # the whole is here: drop the pieces
-
-
-def _compare_terminal(snapshot: Snapshot, event: Any) -> None:
-    if snapshot._items and snapshot._terminal is None:
-        received = snapshot.text
-        final = event.response.output_text
-        if received and (len(received) != len(final) or received != final):
-            snapshot.note("mismatch", f"the text of {event.type} differs from what came before it; its text is kept")
 
 
 def _stream_error(snapshot: Snapshot, event: Any) -> None:
@@ -381,102 +451,73 @@ def _stream_error(snapshot: Snapshot, event: Any) -> None:
 
 
 def _item_added(snapshot: Snapshot, event: Any) -> None:
-    item = snapshot._by_id.get(event.item.id) if event.item.id is not None else None
-    if item is None and event.output_index is not None:
-        item = snapshot._by_index.get(event.output_index)
+    item_id, index = event.item.id, event.output_index
+    item = snapshot._by_id.get(item_id) if item_id is not None else None
+    if item is None and index is not None:
+        item = snapshot._by_index.get(index)
         if item is not None and item.item is not None:  # a second item at the same place is an item of its own
             item = None
     if item is None:
-        item = snapshot._open(event.output_index, event.item.id)
-    elif event.item.id is not None:
-        snapshot._by_id[event.item.id] = item
+        item = snapshot._open(index, item_id)
+    elif item_id is not None:
+        snapshot._by_id[item_id] = item
     item.item = event.item
 
 
 def _item_done(snapshot: Snapshot, event: Any) -> None:
-    item = snapshot._by_id.get(event.item.id) if event.item.id is not None else None
-    if item is None and event.output_index is not None:
-        item = snapshot._by_index.get(event.output_index)
-    if item is None and event.output_index is None and event.item.id is None:
-        item = next((open_item for open_item in snapshot._items if not open_item.whole), None)
+    item = snapshot._find(event.item.id, event.output_index)
     if item is None:
         item = snapshot._open(event.output_index, event.item.id)
-    received = item.build(lambda: event.item)
-    item.item, item.whole = event.item, True
-    if item._hollow(event.item):
-        if getattr(event.item, "arguments", None) or getattr(event.item, "code", None):
-            whole = getattr(event.item, "arguments", None) or getattr(event.item, "code", None) or ""
-            snapshot.arguments_size += snapshot._settle(event, item.arguments, whole)
-            item.arguments = _Text()  # the item has them
-        return
-    if isinstance(event.item, Message | Reasoning):
-        _compare_item(snapshot, event, received)
-        sizes = sum(part.text.size for part in item.parts.values())
-        whole_size = _size(event.item)
-        snapshot.text_size += whole_size - sizes
-        item.parts = {}
-    elif not item.arguments.size:
-        snapshot.arguments_size += len(getattr(event.item, "arguments", None) or getattr(event.item, "code", None) or "")
+    opened = item.item is not None
+    received = _words(item.build())
+    growth = item.close(event.item)
+    if type(event.item) in CALL_TEXTS:
+        snapshot.arguments_size += growth
+    else:
+        snapshot.text_size += growth
+    for what, whole in _words(item.build()).items():
+        snapshot._compare(event, what, received.get(what, ""), whole, opened)
 
 
-def _size(item: Message | Reasoning) -> int:
-    parts = item.content if isinstance(item, Message) else item.content + item.summary
-    return sum(len(part.refusal if isinstance(part, OutputRefusal) else getattr(part, "text", "")) for part in parts)
+_KINDS: dict[type[object], Kind] = {OutputRefusal: "refusal", ReasoningText: "reasoning", SummaryText: "summary"}
 
 
-def _compare_item(snapshot: Snapshot, event: Any, received: Any) -> None:
-    if type(received) is type(event.item):
-        before, after = Response(output=(received,)), Response(output=(event.item,))
-        for name in ("output_text", "refusal", "reasoning_text"):
-            had, has = getattr(before, name), getattr(after, name)
-            if had and (len(had) != len(has) or had != has):
-                snapshot.note("mismatch", f"the {name} of {event.type} differs from what came before it; its own is kept")
-
-
-def _part_kind(part: Any) -> Kind:
-    if isinstance(part, OutputRefusal):
-        return "refusal"
-    if isinstance(part, ReasoningText):
-        return "reasoning"
-    return "summary" if isinstance(part, SummaryText) else "text"
+def _part_of(item: _Item, event: Any, *, opens: bool = False) -> _Part:
+    summary = isinstance(event, ReasoningSummaryPartAdded | ReasoningSummaryPartDone)
+    index = event.summary_index if summary else event.content_index
+    part = item.part(_KINDS.get(type(event.part), "text"), index, opens=opens)
+    part.template = event.part
+    return part
 
 
 def _part_added(snapshot: Snapshot, event: Any) -> None:
-    summary = isinstance(event, ReasoningSummaryPartAdded)
-    kind: Kind = "summary" if summary else _part_kind(event.part)
-    part = snapshot._item_of(event).part(kind, event.summary_index if summary else event.content_index)
-    part.template = event.part
-    begun = getattr(event.part, "text", None) or getattr(event.part, "refusal", None)
-    if begun and not part.text.size:
-        snapshot.text_size += part.text.add(begun)
+    part = _part_of(snapshot._item_of(event), event, opens=True)
+    if not part.text.size:
+        snapshot.text_size += part.text.add(_text_of(event.part))
 
 
 def _part_done(snapshot: Snapshot, event: Any) -> None:
-    summary = isinstance(event, ReasoningSummaryPartDone)
-    kind: Kind = "summary" if summary else _part_kind(event.part)
-    part = snapshot._item_of(event).part(kind, event.summary_index if summary else event.content_index)
-    part.template = event.part
-    whole = getattr(event.part, "text", None) or getattr(event.part, "refusal", None)
-    if whole:
-        snapshot.text_size += snapshot._settle(event, part.text, whole)
+    item = snapshot._item_of(event)
+    snapshot.text_size += snapshot._settle(event, item, _part_of(item, event).text, _text_of(event.part))
 
 
 def _annotation(snapshot: Snapshot, event: Any) -> None:
-    snapshot._item_of(event).part("text", event.content_index).annotations.append(event.annotation)
+    if event.annotation is not None:
+        snapshot._item_of(event).part("text", event.content_index).annotations.append(event.annotation)
 
 
 def _delta(kind: Kind, index: str) -> Callable[[Snapshot, Any], None]:
     def fold(snapshot: Snapshot, event: Any) -> None:
-        part = snapshot._item_of(event).part(kind, getattr(event, index))
-        snapshot.text_size += part.text.add(event.delta)
+        snapshot.text_size += snapshot._item_of(event).part(kind, getattr(event, index)).text.add(event.delta)
 
     return fold
 
 
 def _done(kind: Kind, index: str, field: str = "text") -> Callable[[Snapshot, Any], None]:
     def fold(snapshot: Snapshot, event: Any) -> None:
-        part = snapshot._item_of(event).part(kind, getattr(event, index))
-        snapshot.text_size += snapshot._settle(event, part.text, getattr(event, field))
+        item = snapshot._item_of(event)
+        text = item.part(kind, getattr(event, index)).text
+        snapshot.text_size += snapshot._settle(event, item, text, getattr(event, field))
 
     return fold
 
@@ -487,7 +528,8 @@ def _arguments_delta(snapshot: Snapshot, event: Any) -> None:
 
 def _arguments_done(field: str) -> Callable[[Snapshot, Any], None]:
     def fold(snapshot: Snapshot, event: Any) -> None:
-        snapshot.arguments_size += snapshot._settle(event, snapshot._item_of(event).arguments, getattr(event, field))
+        item = snapshot._item_of(event)
+        snapshot.arguments_size += snapshot._settle(event, item, item.arguments, getattr(event, field))
 
     return fold
 

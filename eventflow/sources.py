@@ -17,13 +17,12 @@ import attrs
 
 from eventflow.errors import DecodeError, HTTPStatusError, UnexpectedContentType, UsageError, excerpt
 from eventflow.events import Event
-from eventflow.sse import Frame
+from eventflow.sse import Frame, plausible
 
 __all__ = ["Source", "open_source"]
 
 _CHUNK = 64 * 1024  # bytes read at once from files, and given out at once by the inflater
 _EXCERPT = 4096  # bytes of an error page that are read
-_STARTS = (b"data", b"event", b"id", b"retry", b":", b"\xef\xbb\xbf", b"\n", b"\r")  # how an event stream may begin
 
 
 
@@ -273,10 +272,10 @@ class _Head:
                 yield chunk
                 continue
             self._held += chunk
-            if self.status < 300 and self._could_be_stream() and len(self._held) >= 6:
+            if self.status < 300 and plausible(self._held) and len(self._held) >= 6:
                 self._trusted = True
                 yield self._held
-            elif len(self._held) >= _EXCERPT or (self.status < 300 and not self._could_be_stream()):
+            elif len(self._held) >= _EXCERPT or (self.status < 300 and not plausible(self._held)):
                 self.decided = True
                 return
 
@@ -284,14 +283,10 @@ class _Head:
         """The body has ended: its last bytes, or the verdict on one that was no stream."""
         yield from self.feed(b"".join(self._inflate.close()), inflated=True)
         if not self._trusted:
-            if self.status < 300 and self._held and self._could_be_stream():
+            if self.status < 300 and self._held and plausible(self._held):
                 yield self._held
                 return
             raise self.verdict()
-
-    def _could_be_stream(self) -> bool:
-        held = self._held[:6]
-        return any(held.startswith(start[: len(held)]) for start in _STARTS)
 
     def verdict(self) -> HTTPStatusError | UnexpectedContentType:
         """The error that this answer is."""

@@ -22,7 +22,7 @@ import msgspec
 
 from eventflow.errors import LimitExceeded, UsageError, excerpt
 
-__all__ = ["MAX_EVENT_BYTES", "Decoder", "Frame", "adecode", "decode", "encode"]
+__all__ = ["MAX_EVENT_BYTES", "Decoder", "Frame", "adecode", "decode", "encode", "plausible"]
 
 MAX_EVENT_BYTES = 8 * 2**20
 """What an event may take unless told otherwise, in bytes: room for an image or a sound of 6 MiB in base64."""
@@ -36,6 +36,7 @@ _RETRY_DIGITS = 18  # what fits 64 bits; int() itself raises above some thousand
 # times as much where the first alternative fails; findall, because match objects cost a quarter more.
 _SCAN = re.compile(rb"(?:event: (.++)\n)?data: (.*+)\n\n|(.*+\n|.++)").findall
 _LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also splits at U+2028, U+0085, VT and FF
+_STARTS = (_BOM, b":", b"\n", b"\r", b"data", b"event", b"id", b"retry")
 _UNSENDABLE = re.compile(r"[\r\n\0]")
 
 
@@ -117,11 +118,14 @@ class Decoder:
 
         Raises:
             LimitExceeded: An earlier call met an event larger than `max_event_bytes`.
+            UsageError: *data* is no bytes.
         """
         if self.error is not None:
             raise self.error
         if not isinstance(data, bytes):
-            data = bytes(memoryview(data))
+            if not isinstance(data, bytearray | memoryview):
+                raise UsageError(f"the body of a stream is bytes, not {type(data).__name__}: encode text, and give bytes as a list of chunks")
+            data = bytes(data)
         if len(data) > _PIECE:
             pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
             return [frame for piece in pieces if self.error is None for frame in self.feed(piece)]
@@ -157,6 +161,7 @@ class Decoder:
 
         Raises:
             LimitExceeded: An earlier call met an event larger than `max_event_bytes`.
+            UsageError: *data* is no bytes.
         """
         if self.error is not None:
             raise self.error
@@ -240,6 +245,18 @@ async def adecode(
             yield frame
         if decoder.error is not None:
             raise decoder.error
+
+
+def plausible(head: bytes) -> bool:
+    """Whether a body that begins with *head* may be an event stream: it begins with a field, a comment or a blank line.
+
+    The standard takes any bytes and ignores the lines that it does not know; a page of HTML or an error in JSON is
+    better called by its name.
+
+    >>> plausible(b"data: x"), plausible(b"ev"), plausible(b"<html>")
+    (True, True, False)
+    """
+    return any(head.startswith(start[: len(head)]) for start in _STARTS)
 
 
 def encode(

@@ -641,7 +641,9 @@ def test_memory_is_that_of_the_text_once() -> None:
     """100,000 deltas of ten characters cost one megabyte, not the events."""
 
     def source() -> Iterator[bytes]:
-        block = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"0123456789"}\n\n'
+        block = (
+            b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"0123456789"}\n\n'
+        )
         for _ in range(1_000):
             yield block * 100
 

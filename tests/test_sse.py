@@ -484,7 +484,7 @@ def test_feed_takes_any_buffer(kind: Callable[[bytes], bytes | bytearray | memor
 @pytest.mark.parametrize("wrong", ["data: a\n\n", 5, None])
 def test_feed_refuses_what_is_no_buffer(wrong: object) -> None:
     """Text and numbers are a mistake that is not read as bytes."""
-    with pytest.raises(TypeError):
+    with pytest.raises(UsageError):
         Decoder().feed(wrong)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,6 @@ from eventflow.events import (
     CustomToolCall,
     Event,
     FunctionCall,
-    HandlerFailed,
     McpCall,
     Message,
     OutputItemDone,
@@ -44,6 +43,17 @@ __all__ = ["View", "tail"]
 _CUT = 1000  # characters of a line that is not the answer itself; --json shows all
 
 Voice: TypeAlias = Literal["text", "reasoning", "refusal"]
+
+_Said: TypeAlias = (
+    TextDelta
+    | TextDone
+    | ReasoningTextDelta
+    | ReasoningTextDone
+    | ReasoningSummaryTextDelta
+    | ReasoningSummaryTextDone
+    | RefusalDelta
+    | RefusalDone
+)
 
 _MARKS: dict[Voice, str] = {"text": "", "reasoning": "| ", "refusal": "! "}
 _STYLES: dict[Voice, dict[str, Any]] = {"text": {}, "reasoning": {"dim": True}, "refusal": {"fg": "yellow"}}
@@ -127,27 +137,27 @@ class View:
         self._everything = everything
         self._fresh = True  # at the start of a line
         self._speaking: tuple[Voice, object] | None = None  # whose text is being written: its voice, item and part
-        self._heard: set[tuple[Voice, object]] = set()  # whose text has come
+        self._heard: dict[tuple[Voice, object], list[str]] = {}  # their texts, in pieces
 
     def show(self, event: Event) -> None:
         """Show *event*, or nothing where it only repeats what was shown."""
         match event:
             case TextDelta():
-                self._say("text", (event.item_id, event.content_index), event.delta)
+                self._say("text", (_item(event), event.content_index), event.delta)
             case ReasoningTextDelta():
-                self._say("reasoning", (event.item_id, event.content_index), event.delta)
+                self._say("reasoning", (_item(event), event.content_index), event.delta)
             case ReasoningSummaryTextDelta():
-                self._say("reasoning", (event.item_id, "summary", event.summary_index), event.delta)
+                self._say("reasoning", (_item(event), "summary", event.summary_index), event.delta)
             case RefusalDelta():
-                self._say("refusal", (event.item_id, event.content_index), event.delta)
+                self._say("refusal", (_item(event), event.content_index), event.delta)
             case TextDone():
-                self._say_whole("text", (event.item_id, event.content_index), event.text)
+                self._say_whole("text", (_item(event), event.content_index), event.text)
             case ReasoningTextDone():
-                self._say_whole("reasoning", (event.item_id, event.content_index), event.text)
+                self._say_whole("reasoning", (_item(event), event.content_index), event.text)
             case ReasoningSummaryTextDone():
-                self._say_whole("reasoning", (event.item_id, "summary", event.summary_index), event.text)
+                self._say_whole("reasoning", (_item(event), "summary", event.summary_index), event.text)
             case RefusalDone():
-                self._say_whole("refusal", (event.item_id, event.content_index), event.refusal)
+                self._say_whole("refusal", (_item(event), event.content_index), event.refusal)
             case ToolCall():
                 self._line("tool", f"{event.name} {event.arguments}", fg="cyan")
             case OutputItemDone():
@@ -160,8 +170,6 @@ class View:
                 fault = event.response.error
                 said = (fault.code, fault.message) if fault is not None else ()
                 self._line(event.type, ": ".join(filter(None, said)), fg="red")
-            case HandlerFailed():
-                self._line("error", f"{event.handler}: {event.error!r}", fg="red")
             case UnknownEvent():
                 self._line_of(event)
             case _ if self._everything:
@@ -207,7 +215,7 @@ class View:
         if self._speaking != (voice, part):
             self.end_line()
             self._speaking = (voice, part)
-            self._heard.add((voice, part))
+        self._heard.setdefault((voice, part), []).append(text)
         marked: list[str] = []
         for line in printable(text, newlines=True).splitlines(keepends=True):
             marked.append(_MARKS[voice] + line if self._fresh else line)
@@ -215,8 +223,13 @@ class View:
         self._write("".join(marked), **_STYLES[voice])
 
     def _say_whole(self, voice: Voice, part: object, text: str) -> None:
-        """A text is complete: show it where it came without deltas."""
-        if (voice, part) not in self._heard:
+        """A text is complete: show what has not come in deltas, or all of it where they said something else."""
+        heard = "".join(self._heard.get((voice, part), ()))
+        if text.startswith(heard):
+            self._say(voice, part, text[len(heard) :])
+        else:
+            self.end_line()
+            self._heard[voice, part] = []
             self._say(voice, part, text)
 
     def _line(self, label: str, text: str, **style: Any) -> None:
@@ -231,6 +244,11 @@ class View:
 
     def _write(self, text: str, **style: Any) -> None:
         echo(click.style(text, **style) if self._colour and style else text)
+
+
+def _item(event: _Said) -> object:
+    """The item that *event* speaks for: by its place, for some servers name it anew in every event."""
+    return event.item_id if event.output_index is None else event.output_index
 
 
 def _number(count: int | None) -> str:

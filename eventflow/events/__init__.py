@@ -6,7 +6,17 @@ name: ``response.output_text.delta`` is `TextDelta`. Fields that servers leave o
 """
 
 from eventflow.events import audio, error, item, lifecycle, reasoning, response, text, tool
-from eventflow.events._base import JSON, Event, Record, Tagged, UnknownEvent, Untyped, WireEvent, encode_json, event_classes
+from eventflow.events._base import (
+    JSON,
+    Event,
+    Record,
+    Tagged,
+    UnknownEvent,
+    Untyped,
+    WireEvent,
+    encode_json,
+    event_classes,
+)
 from eventflow.events._decode import decode, decode_mapping
 from eventflow.events._names import nearest, resolve
 from eventflow.events.audio import *

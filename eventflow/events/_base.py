@@ -103,9 +103,9 @@ class Record(msgspec.Struct, metaclass=_RecordMeta, frozen=True, gc=False, omit_
 
 
 def encode_json(value: object) -> bytes:
-    """JSON of anything, UTF-8, in one line; what is no JSON is shown by its ``repr``, NaN and infinities are null.
+    r"""JSON of anything, UTF-8, in one line; what is no JSON is shown by its ``repr``, NaN and infinities are null.
 
-    Lone surrogates, which a peer may send as ``\\ud800``, are written as such escapes.
+    Lone surrogates, which a peer may send as ``\ud800``, are written as such escapes.
 
     Raises:
         TypeError: A mapping has keys that are neither text nor numbers.
@@ -157,7 +157,7 @@ class _EventMeta(_RecordMeta):
         elif family is None:
             raise UsageError(f'event class {name} has no tag; write class {name}(Event, tag="yourapp.{name.lower()}")')
         if family is not None and family not in FAMILY_NAMES:
-            raise UsageError(f"event class {name}: there is no family {family!r}; families are {', '.join(FAMILY_NAMES)}")
+            raise UsageError(f"event class {name}: no family is called {family!r}; there is {', '.join(FAMILY_NAMES)}")
         cls = super().__new__(mcls, name, bases, namespace, **config)
         if family is not None:
             cls.family = family
@@ -170,7 +170,7 @@ def _check_tag(tag: object, name: str, module: str, qualname: str) -> None:
     if not isinstance(tag, str) or not tag or any(c.isspace() or c == "*" for c in tag):
         raise UsageError(f'event class {name}: the tag must be a name like "yourapp.{name.lower()}", not {tag!r}')
     if tag.startswith(RESERVED) and not module.startswith("eventflow.events."):
-        raise UsageError(f"event class {name}: the tag {tag!r} is reserved; only eventflow's own begin with {RESERVED!r}")
+        raise UsageError(f"event class {name}: the tag {tag!r} is none of yours: {RESERVED!r} begins eventflow's own")
     taken = _by_tag.get(tag)
     if taken is None or (taken.__module__, taken.__qualname__) == (module, qualname):  # a reloaded module
         return

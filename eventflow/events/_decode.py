@@ -65,10 +65,8 @@ def decode(data: bytes | str, name: str = "", *, max_depth: int | None = 128) ->
         UsageError: It is for an event class of the user's whose fields cannot be decoded.
     """
     cls = class_of_tag(name) if name else None
-    if cls is None or cls is StreamError or name.startswith(RESERVED):
-        read = _any_event()
-    else:
-        read = decoder_of(cls)
+    says_nothing = cls is None or cls is StreamError or name.startswith(RESERVED)
+    read = _any_event() if says_nothing else decoder_of(cast("type[Event]", cls))
     try:
         event = read(data)
     except STRICT_ERRORS:  # not an error yet: the lenient way decides
@@ -319,7 +317,7 @@ def _shape_of(kind: Any) -> Shape:
         if all(isinstance(argument, type) and issubclass(argument, Tagged) for argument in chosen):
             return _union_shape(tuple(chosen), optional=optional)
     elif isinstance(kind, type) and issubclass(kind, Record):
-        return _record_shape(kind)
+        return lambda value: _record_shape(kind)(value)  # asked for late: a user's class may contain itself
     elif typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (Ellipsis,):
         return _tuple_shape(_shape_of(typing.get_args(kind)[0]))
     elif kind in _SCALARS:

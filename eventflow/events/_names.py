@@ -6,7 +6,7 @@ from eventflow.events._base import Event, class_of_spelling, class_of_tag, event
 
 __all__ = ["nearest", "resolve"]
 
-_ALIASES = {  # names of the OpenAI SDK's pages, modules and older versions that the dot-and-underscore rule does not reach
+_ALIASES = {  # of the OpenAI SDK's pages, modules and older versions, where dots and underscores are not the difference
     "response_text_delta": "response.output_text.delta",
     "response_text_done": "response.output_text.done",
     "response_text_annotation_added": "response.output_text.annotation.added",

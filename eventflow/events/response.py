@@ -445,7 +445,7 @@ class Response(Record):
 
     @property
     def reasoning_text(self) -> str:
-        """What the model thought: the reasoning of each item, or its summary where the reasoning itself is not shown."""
+        """What the model thought: of each item the reasoning itself, or its summary where that is not shown."""
         texts = (_texts(item.content) or _texts(item.summary) for item in self.output if isinstance(item, Reasoning))
         return "\n\n".join(text for text in texts if text)
 

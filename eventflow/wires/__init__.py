@@ -48,7 +48,9 @@ class WireType(Protocol):
 
     name: str
 
-    def __call__(self, limits: Limits) -> Wire: ...
+    def __call__(self, limits: Limits) -> Wire:
+        """A new wire, for one stream."""
+        ...
 
     def fits(self, frame: Frame) -> bool:
         """Whether *frame*, the first of a stream, is of this wire."""

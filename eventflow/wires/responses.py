@@ -12,7 +12,7 @@ import msgspec
 
 from eventflow.events import Event, decode, resolve
 from eventflow.events._base import class_of_tag
-from eventflow.events._decode import decoder_of, is_flat
+from eventflow.events._decode import STRICT_ERRORS, decoder_of, is_flat
 from eventflow.limits import Limits
 from eventflow.sse import Frame
 
@@ -44,7 +44,7 @@ class ResponsesWire:
             return True
         try:
             head = _read_head(frame.data)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        except STRICT_ERRORS:
             return False
         return head.type is not None or head.error is not None
 

@@ -7,7 +7,6 @@ each. The exit status is 0 whatever was measured, unless ``--strict`` is given.
 from __future__ import annotations
 
 import argparse
-import functools
 import platform
 import sys
 import time
@@ -16,8 +15,8 @@ from importlib import metadata
 
 from decoding import DECODERS, decode, decode_recorded
 from dispatching import every_type, three_handlers
-from footprint import import_memory, import_time, stream_memory
-from handling import OPENAI, PARSE, handle, handle_async, handle_recorded, linear_time, pipeline, quiet
+from footprint import AFTER_DELTAS, AFTER_END, import_memory, import_time, stream_memory
+from handling import LONG, OPENAI, PARSE, handle, handle_async, handle_recorded, linear_time, pipeline, quiet
 from measure import Race
 from report import Target, render, render_targets
 from streams import CHUNKINGS, recorded
@@ -103,46 +102,27 @@ def _version(name: str) -> str | None:
 def _targets(races: Mapping[str, Race]) -> list[Target]:
     """What the project promises, and what was measured of it."""
     small, single = CHUNKINGS
-    handling = functools.partial(_ratio, races)
-    parse = handling(f"bytes to one handler, {small}", PARSE)
-    imports = _ratio(races, "import time", "import openai")
-    text = next((race.rows for title, race in races.items() if title.startswith("memory of")), None)
-    grown = next((race.rows for title, race in races.items() if title.startswith("linear time")), None)
+
+    def ratio(title: str, row: str) -> float | None:
+        return races[title].ratio(row) if title in races else None
+
+    def fastest_decoder(form: str) -> float | None:
+        ratios = [ratio(f"decode only, {form}", name) for name in list(DECODERS)[1:]]
+        return min((found for found in ratios if found is not None), default=None)
+
+    parse = ratio(f"bytes to one handler, {small}", PARSE)
     return [
         Target(
-            f"events per CPU second, times the openai SDK's, {small}",
-            handling(f"bytes to one handler, {small}", OPENAI),
-            bound=40,
-            at_least=True,
-            aim=70,
+            f"the OpenAI SDK to Dispatcher.run, {small}", ratio(f"bytes to one handler, {small}", OPENAI), 40, aim=70
         ),
-        Target(
-            f"the same, {single}",
-            handling(f"bytes to one handler, {single}", OPENAI),
-            bound=25,
-            at_least=True,
-        ),
-        Target(f"CPU time, times msgspec's parse alone, {small}", parse and 1 / parse, bound=5, aim=3.5),
-        *(
-            Target(f"the fastest other decoder's CPU time, {form}", _fastest_peer(races, form), bound=1, at_least=True)
-            for form in CHUNKINGS
-        ),
-        Target("import openai, times import eventflow", imports, bound=5, at_least=True),
-        Target("memory held after the last delta, times the text", text and text[1].best / text[0].best, bound=1.25),
-        Target("memory held after the end, times the text", text and text[2].best / text[0].best, bound=1.25),
-        Target(
-            "CPU time of an event in a stream four times as long", grown and grown[1].best / grown[0].best, bound=1.25
-        ),
+        Target(f"the OpenAI SDK to Dispatcher.run, {single}", ratio(f"bytes to one handler, {single}", OPENAI), 25),
+        Target(f"Dispatcher.run to msgspec's parse alone, {small}", parse and 1 / parse, maximum=5, aim=3.5),
+        *(Target(f"the fastest other decoder to ours, {form}", fastest_decoder(form), 1) for form in CHUNKINGS),
+        Target("import openai to import eventflow", ratio("import time", "import openai"), 5),
+        Target("memory after the last delta to its text", ratio("memory of a long text", AFTER_DELTAS), maximum=1.25),
+        Target("memory after the end to its text", ratio("memory of a long text", AFTER_END), maximum=1.25),
+        Target("an event of a stream to one of a quarter of it", ratio("linear time", LONG), maximum=1.25),
     ]
-
-
-def _ratio(races: Mapping[str, Race], title: str, name: str) -> float | None:
-    return races[title].ratio(name) if title in races else None
-
-
-def _fastest_peer(races: Mapping[str, Race], form: str) -> float | None:
-    ratios = [_ratio(races, f"decode only, {form}", name) for name in DECODERS]
-    return min((ratio for ratio in ratios[1:] if ratio is not None), default=None)
 
 
 if __name__ == "__main__":

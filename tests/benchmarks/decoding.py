@@ -89,7 +89,7 @@ def _httpx_sse_alone() -> Decode:
 
 def _launchdarkly() -> Decode:
     from ld_eventsource.actions import Event  # type: ignore[import-untyped]
-    from ld_eventsource.reader import _BufferedLineReader, _SSEReader
+    from ld_eventsource.reader import _BufferedLineReader, _SSEReader  # type: ignore[import-untyped]
 
     def events(chunks: list[bytes]) -> Iterator[object]:
         for item in _SSEReader(_BufferedLineReader.lines_from(chunks)).events_and_comments():

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from measure import Measure, Race, turns
 
-__all__ = ["IMPORTS", "import_memory", "import_time", "stream_memory"]
+__all__ = ["AFTER_DELTAS", "AFTER_END", "IMPORTS", "import_memory", "import_time", "stream_memory"]
 
 IMPORTS = ("eventflow", "openai", "httpx", "msgspec", "pluggy", "httpx_sse", "ld_eventsource")
+AFTER_DELTAS = "held by the run after the last delta"
+AFTER_END = "held by the run after the end"
 _PROBE = Path(__file__).with_name("probe.py")
 
 
@@ -33,12 +35,12 @@ def stream_memory(deltas: int, _rounds: int) -> list[Race]:
     probed = _probe("stream", str(deltas))
     names = {
         "text": "the text, as one str",
-        "after_deltas": "held by the run after the last delta",
-        "after_end": "held by the run after the end",
+        "after_deltas": AFTER_DELTAS,
+        "after_end": AFTER_END,
         "peak": "at most, with the frames that repeat the text",
     }
     contenders = {words: functools.partial(_constant, probed[name]) for name, words in names.items()}
-    return [turns(f"memory of {deltas:,} deltas", "bytes", contenders, 1)]
+    return [turns("memory of a long text", f"bytes, of {deltas:,} deltas", contenders, 1)]
 
 
 def _imports(what: str) -> dict[str, Callable[[], Measure]]:

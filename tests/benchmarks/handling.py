@@ -15,6 +15,7 @@ from streams import CHUNKINGS, Recorded, slices, text_payloads, text_stream
 from eventflow import Dispatcher, Plugin, TextDelta, on, rewrite, transform
 
 __all__ = [
+    "LONG",
     "OPENAI",
     "PARSE",
     "handle",
@@ -28,6 +29,8 @@ __all__ = [
 
 OPENAI = "openai Stream, one function"
 PARSE = "msgspec's parse alone"
+SHORT = "a quarter of the deltas"
+LONG = "all deltas"
 
 
 def handle(deltas: int, rounds: int) -> list[Race]:
@@ -69,11 +72,10 @@ def handle_async(deltas: int, rounds: int) -> list[Race]:
 def linear_time(deltas: int, rounds: int) -> list[Race]:
     """A stream four times as long shall cost four times as much: the time of one event stays."""
     contenders: dict[str, Callable[[], Measure]] = {}
-    for count in (deltas // 4, deltas):
+    for name, count in ((SHORT, deltas // 4), (LONG, deltas)):
         chunks = slices(b"".join(text_stream(count)))
-        name = f"{count:,} deltas"
         contenders[name] = functools.partial(timed, name, _run(_text_flow, chunks), count)
-    return [turns("linear time, 4 KiB chunks", "ns of CPU an event", contenders, rounds)]
+    return [turns("linear time", f"ns of CPU an event, 4 KiB chunks, {deltas:,} deltas", contenders, rounds)]
 
 
 def quiet(deltas: int, rounds: int) -> list[Race]:

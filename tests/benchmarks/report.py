@@ -17,17 +17,17 @@ class Target:
     """What the project promises of a ratio.
 
     Attributes:
-        words: The promise.
+        words: Of what to what.
         ratio: What was measured; None where it was not.
-        bound: The promise holds up to it, or from it on.
-        at_least: Whether the bound is a lower one.
+        minimum: The least that keeps the promise, if that is how it goes.
+        maximum: The most that keeps it.
         aim: What it should be one day.
     """
 
     words: str
     ratio: float | None
-    bound: float
-    at_least: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
     aim: float | None = None
 
     @property
@@ -35,7 +35,15 @@ class Target:
         """Whether the promise holds; what was not measured breaks none."""
         if self.ratio is None:
             return True
-        return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
+        return (self.minimum is None or self.ratio >= self.minimum) and (
+            self.maximum is None or self.ratio <= self.maximum
+        )
+
+    @property
+    def bound(self) -> str:
+        """The promise itself."""
+        bound = f"at least {self.minimum:g}" if self.minimum is not None else f"at most {self.maximum:g}"
+        return bound if self.aim is None else f"{bound}, aim {self.aim:g}"
 
 
 def render(race: Race) -> str:
@@ -60,11 +68,8 @@ def _decimals(value: float) -> int:
 
 def render_targets(targets: Iterable[Target]) -> str:
     """The promises, one a line."""
-    lines = ["", "Targets"]
+    lines = ["", "Targets (CPU time or memory, of what to what)"]
     for target in targets:
-        sign = "at least" if target.at_least else "at most"
-        aim = f", aim {target.aim:g}" if target.aim is not None else ""
-        verdict = "not measured" if target.ratio is None else "met" if target.met else "NOT met"
-        seen = "" if target.ratio is None else f"{target.ratio:.2f}"
-        lines.append(f"  {target.words:{_NAME + 12}} {f'{sign} {target.bound:g}{aim}':24} {seen:>8}  {verdict}")
+        verdict = f"{target.ratio:8.2f}  {'met' if target.met else 'NOT met'}" if target.ratio else "not measured"
+        lines.append(f"  {target.words:{_NAME + 8}} {target.bound:22} {verdict}")
     return "\n".join(lines)

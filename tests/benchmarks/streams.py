@@ -31,8 +31,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(rb".+?(?:\r\n\r\n|\n\n|\r\r)|.+", re.DOTALL)
 _ITEM = "msg_68c350a75ddc819ea5406470460be7850f2d670b80edc5"
 _WORDS = (
-    " the", " of", " and", ",", ".", " a", " token", " stream", " answer", " model", "ing", " because", "\n\n", ' "quoted"',
-    " naïve", " 東京", " 🙂", " 1984", " `code`", "**", " Widerspruch", " to", " which", " handlers", "-", " is",
+    " the", " of", " and", ",", ".", " a", " token", " stream", " answer", " model", "ing", " because", "\n\n",
+    ' "quoted"', " naïve", " 東京", " 🙂", " 1984",
+    " `code`", "**", " Widerspruch", " to", " which", " handlers", "-", " is",
 )  # fmt: skip
 _NOISE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _LAST = ("response.completed", "response.incomplete", "response.failed", "error")

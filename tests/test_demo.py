@@ -1,0 +1,305 @@
+"""``eventflow demo``: with the recording always, with the real model where its wheels are installed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from eventflow import collect, sse
+from eventflow.cli import model_server
+from eventflow.cli.demo import PROMPT
+from eventflow.cli.recording import RECORDING, recording_server
+from eventflow.plugin import available
+
+DEADLINE = 60.0  # seconds after which a process is taken for stuck; the model takes some 5
+ANSWER = collect(RECORDING).output_text
+
+NO_MODEL = "model_server.available = lambda: False"
+BROKEN_MODEL = """
+@contextlib.contextmanager
+def broken(**options):
+    yield model_server.ModelServer("http://127.0.0.1:9/v1", "none")  # port 9: nobody listens
+
+model_server.available, model_server.model_server = lambda: True, broken
+"""
+DEAD_MODEL = """
+@contextlib.contextmanager
+def dead(**options):
+    raise EventflowError("the model server died\\nat \\x1b[31mnight")
+    yield
+
+model_server.available, model_server.model_server = lambda: True, dead
+"""
+CUT_MODEL = """
+real = recording.recording_server
+@contextlib.contextmanager
+def cut(**options):
+    short = recording.RECORDING.read_bytes()[:3000]
+    (folder := pathlib.Path(tempfile.mkdtemp())).joinpath("cut.sse").write_bytes(short)
+    with real(folder / "cut.sse", pace=0) as url:
+        yield model_server.ModelServer(url, "smollm2")
+
+model_server.available, model_server.model_server = lambda: True, cut
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """One in which the bundled plugins are found by name, from a checkout too."""
+    variables = {
+        **os.environ,
+        "TMPDIR": str(tmp_path),
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "ALL_PROXY": "http://127.0.0.1:9",
+    }
+    variables.pop("EVENTFLOW_PLUGINS", None)
+    if not {"accumulate", "log"} <= {plugin.name for plugin in available()}:
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+        metadata = tmp_path / "site" / "eventflow_stream-0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
+        points = [f"{name} = {target}" for name, target in project["entry-points"]["eventflow.plugins"].items()]
+        (metadata / "entry_points.txt").write_text("\n".join(["[eventflow.plugins]", *points, ""]))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(metadata.parent), os.environ.get("PYTHONPATH"))))
+    return variables
+
+
+def program(change: str) -> list[str]:
+    """The command, with *change* made before it runs."""
+    code = (
+        "import contextlib, pathlib, sys, tempfile\n"
+        "from eventflow import EventflowError\n"
+        "from eventflow.cli import main, model_server, recording\n"
+        f"{change}\nsys.exit(main())"
+    )
+    return [sys.executable, "-W", "error", "-c", code, "demo"]
+
+
+def play(environment: dict[str, str], *arguments: str, change: str = NO_MODEL) -> subprocess.CompletedProcess[str]:
+    """Run the demo to its end."""
+    command = [*program(change), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environment, check=False)
+
+
+def rows(stdout: str) -> dict[str, str]:
+    """The closing table."""
+    found = re.findall(r"^ (\w+(?: text)?) {2,}(.+)$", stdout, re.MULTILINE)
+    return dict(found)
+
+
+def check_log(path: Path, events: int, runs: int = 1) -> None:
+    """One JSON object a line: every event received, and how each run went."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len({line["run"] for line in lines}) == runs
+    last = [line for line in lines if line["run"] == lines[-1]["run"]]
+    assert len([line for line in last if "event" in line]) == events
+    assert last[-1]["status"] == "completed"
+
+
+# --- the recording ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_model_the_recording_is_streamed(environment: dict[str, str]) -> None:
+    """It says so, shows the question, the whole answer and a table, and the log is where the table says."""
+    done = play(environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *_ = done.stdout.splitlines()
+    assert "recording" in first
+    assert f"\n> {PROMPT}\n{ANSWER}\n" in done.stdout
+    table = rows(done.stdout)
+    assert table["status"] == "completed"
+    assert table["events"] == "80"
+    assert table["text"] == f"{len(ANSWER)} characters"
+    assert table["tokens"] == "42 in, 73 out"
+    assert table["warnings"] == "none"
+    assert re.fullmatch(r"after \d+\.\d\d s", table["first text"])
+    assert re.fullmatch(r"\d+ tokens/s", table["speed"])
+    assert table["code"].endswith("demo.py")
+    check_log(Path(table["log"]), events=80)
+
+
+def test_log_goes_where_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
+    """``--log FILE``."""
+    path = tmp_path / "my.jsonl"
+    done = play(environment, "--log", str(path))
+    assert rows(done.stdout)["log"] == str(path)
+    check_log(path, events=80)
+
+
+def test_text_is_shown_as_it_comes(environment: dict[str, str]) -> None:
+    """The first words are on the screen while the rest is still to come; Ctrl-C ends it at once and quietly."""
+    process = subprocess.Popen(program(NO_MODEL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        seen = b""
+        while b"The twinkling" not in seen:
+            assert select.select([process.stdout], [], [], DEADLINE)[0]
+            seen += os.read(process.stdout.fileno(), 4096)
+        assert b"lights." not in seen
+        assert process.poll() is None
+        interrupted = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=DEADLINE)
+        assert time.monotonic() - interrupted < 2
+        assert (process.returncode, errors) == (130, b"")
+        assert b"lights." not in rest
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_broken_pipe_ends_quietly(environment: dict[str, str]) -> None:
+    """The reader has left: no traceback, and the exit code says why."""
+    process = subprocess.Popen(program(NO_MODEL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(DEADLINE) == 141
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "runs"),
+    [
+        (BROKEN_MODEL, r"ConnectError", 2),
+        (DEAD_MODEL, r"the model server died\. This", 1),
+        (CUT_MODEL, r"before a terminal event", 2),
+    ],
+    ids=["refuses", "dies", "is-cut-off"],
+)
+def test_a_model_that_fails_is_replaced_by_the_recording(
+    environment: dict[str, str], change: str, said: str, runs: int
+) -> None:
+    """Whatever happens to it is said in one line; then the recording is played to its end."""
+    done = play(environment, change=change)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = re.findall(r"^The model cannot answer: .*$", done.stdout, re.MULTILINE)
+    assert re.search(said, line)
+    assert line.endswith("This is a recording of one.")
+    assert f"{line}\n\n> {PROMPT}\n{ANSWER}\n" in done.stdout
+    assert rows(done.stdout)["status"] == "completed"
+    check_log(Path(rows(done.stdout)["log"]), events=80, runs=runs)
+
+
+def test_missing_plugins_are_told(environment: dict[str, str]) -> None:
+    """The bundled plugins are found by name like a stranger's, and may be forbidden like one."""
+    done = play({**environment, "EVENTFLOW_PLUGINS": "log"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"eventflow: plugin 'accumulate' of .* is not in EVENTFLOW_PLUGINS; add it there\n", done.stderr
+    )
+
+
+def test_log_that_cannot_be_written_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    """Before anything is asked."""
+    done = play(environment, "--log", str(tmp_path / "nowhere" / "log.jsonl"))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("eventflow: ")
+    assert "log.jsonl" in line
+
+
+# --- its server ------------------------------------------------------------------------------------------------------
+
+
+def connection(base_url: str) -> http.client.HTTPConnection:
+    """To a server, without any library in between."""
+    address = urlsplit(base_url)
+    assert address.hostname == "127.0.0.1"
+    return http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+
+
+def test_server_plays_the_recording_event_by_event() -> None:
+    """As a model's server sends it: one write an event, the same bytes in all; several requests, one after the other."""
+    with recording_server(pace=0.005) as base_url, httpx.Client(trust_env=False) as client:
+        for _ in range(2):
+            with client.stream("POST", f"{base_url}/responses", json={}) as response:
+                chunks = list(response.iter_raw())
+            assert response.headers["content-type"] == "text/event-stream"
+            assert b"".join(chunks) == RECORDING.read_bytes()
+            assert len(chunks) > 40
+    assert len(list(sse.decode(chunks))) == 80
+
+
+def test_server_stops_with_its_block() -> None:
+    """Even in the middle of an answer with an hour between two events: no thread and no port is left."""
+    before = threading.active_count()
+    with recording_server(pace=3600) as base_url:
+        client = connection(base_url)
+        client.request("POST", "/v1/responses", body=b"{}")
+        response = client.getresponse()
+        assert response.status == 200
+    assert response.read() == b""
+    client.close()
+    assert threading.active_count() == before
+    with pytest.raises(ConnectionRefusedError):
+        connection(base_url).connect()
+
+
+def test_server_bears_a_client_that_leaves() -> None:
+    """It is there for the next one, and prints nothing."""
+    with recording_server(pace=0) as base_url:
+        address = urlsplit(base_url)
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", address.port or 0), timeout=10) as raw:
+                raw.sendall(b"POST /v1/responses HTTP/1.1\r\nContent-Length: 100000\r\n\r\n")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset, not closed
+        assert collect(httpx.post(f"{base_url}/responses", json={}, trust_env=False)).output_text == ANSWER
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/v1/chat", 404), ("GET", "/v1/responses", 501)])
+def test_server_answers_nothing_else(method: str, path: str, status: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """One path, one method; an error is an HTTP error, and not printed."""
+    with recording_server() as base_url:
+        client = connection(base_url)
+        client.request(method, path)
+        assert client.getresponse().status == status
+        client.close()
+    assert capfd.readouterr() == ("", "")
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not model_server.available(), reason="the model's wheels are not installed (see make demo)")
+def test_the_real_model_answers(environment: dict[str, str]) -> None:
+    """A real language model's answer streams through the same program; nothing is left running."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "eventflow", "demo"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env=environment,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "recording" not in done.stdout
+    table: dict[str, Any] = rows(done.stdout)
+    assert table["status"] == "completed"
+    assert int(table["events"]) > 20
+    assert table["warnings"] == "none"
+    check_log(Path(table["log"]), events=int(table["events"]))
