@@ -179,7 +179,7 @@ class Engine:
             if type(chunk) is not bytes:
                 yield from self._end() if chunk is END else self._item(chunk)
                 continue
-            if not self._size:
+            if not self._size and chunk:
                 self._head = chunk[:256]
                 if chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark
@@ -191,16 +191,15 @@ class Engine:
             if self._exact or _CR in chunk or not decoder.idle or len(chunk) > largest:
                 yield from self._frames(chunk)
                 continue
-            cut = chunk.rfind(b"\n\n") + 1
-            if cut + 1 < len(chunk):
-                self._tail = chunk[cut + 1 :] if cut else chunk
-                if len(self._tail) > _CARRY:
-                    self._tail = b""
-                    yield from self._frames(chunk)
-                    continue
-                if not cut:
-                    continue
-            lines = chunk[:cut].split(b"\n")
+            end = chunk.rfind(b"\n\n")
+            if len(chunk) - end > _CARRY:  # a long event has begun: no more joining
+                yield from self._frames(chunk)
+                continue
+            if end < 0:
+                self._tail = chunk
+                continue
+            self._tail = chunk[end + 2 :]
+            lines = chunk[: end + 1].split(b"\n")
             if len(lines) % 3:
                 yield from self._layers(lines)
                 continue

@@ -83,6 +83,11 @@ CALL_TEXTS: dict[type[object], str] = {
 """The items whose text comes in deltas of their own, and the field that it ends in."""
 
 Kind = Literal["text", "refusal", "reasoning", "summary"]
+_PARTS: dict[str, Callable[[str], ContentPart]] = {
+    "refusal": OutputRefusal,
+    "reasoning": ReasoningText,
+    "summary": SummaryText,
+}
 _BATCH = 256  # pieces joined into one: a string of its own for every token would cost many times the text
 _MAX_ODDITIES = 100  # enough to see what is wrong with a stream; a hostile one shall not fill memory with warnings
 _FINAL = ("completed", "incomplete", "failed", "cancelled")
@@ -149,16 +154,10 @@ class _Part:
         if isinstance(self.template, Untyped) and not self.text.size:
             return self.template
         text = str(self.text)
-        match self.kind:
-            case "text":
-                part = self.template if isinstance(self.template, OutputText) else OutputText()
-                return OutputText(text, part.annotations or tuple(self.annotations), part.logprobs)
-            case "refusal":
-                return OutputRefusal(text)
-            case "reasoning":
-                return ReasoningText(text)
-            case "summary":
-                return SummaryText(text)
+        if self.kind != "text":
+            return _PARTS[self.kind](text)
+        part = self.template if isinstance(self.template, OutputText) else OutputText()
+        return OutputText(text, part.annotations or tuple(self.annotations), part.logprobs)
 
 
 @attrs.define(eq=False)

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
-from eventflow_plugins import Accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,10 +34,8 @@ from eventflow import (
     StreamError,
     TextDelta,
     TextDone,
-    ToolCall,
     ToolOutput,
     UnknownEvent,
-    iter_events,
     rewrite,
     transform,
 )
@@ -57,12 +53,12 @@ from eventflow.events import (
     McpCall,
     McpCallArgumentsDelta,
     Message,
-    OutputText,
     Reasoning,
     Usage,
 )
 from eventflow.partial_json import PartialParser
 from eventflow.snapshot import _FOLDS, Snapshot
+from eventflow_plugins import Accumulate
 
 RECORDED = sorted(Path(__file__).with_name("fixtures").glob("responses-*.sse"))
 
@@ -170,6 +166,7 @@ def streams(draw: st.DrawFn) -> list[Event]:
 
 
 def ran(events: Iterable[Event], *plugins: Plugin, **options: Any) -> Run:
+    """A run over *events*, through an `Accumulate` unless told otherwise; however it ends."""
     return Dispatcher(*plugins or (Accumulate(),), **options).run(list(events), check=False)
 
 
@@ -180,6 +177,7 @@ def seen(accumulate: Accumulate) -> dict[str, Any]:
 
 
 def same(accumulate: Accumulate, response: Response) -> None:
+    """Whether it says of everything what *response* says."""
     assert accumulate.response == response
     assert accumulate.text == response.output_text
     assert accumulate.reasoning == response.reasoning_text
@@ -387,12 +385,7 @@ def test_partial_arguments_are_the_text_so_far_when_the_tool_takes_free_text(dat
     events: list[Event] = [OutputItemAdded(item=CustomToolCall(name="f", call_id="c", id="i"))]
     events += [CustomToolCallInputDelta(delta=piece, item_id="i") for piece in cut]
     ran(events, Accumulate(lambda accumulate: partial.append(accumulate.partial_arguments("c"))))
-    assert [together(value) for value in partial] == [together("".join(cut[:n])) for n in range(len(cut) + 1)]
-
-
-def together(text: JSON) -> JSON:
-    """Text with the halves of characters beyond U+FFFF joined, as the parser joins them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") if isinstance(text, str) else text
+    assert partial == ["".join(cut[:n]) for n in range(len(cut) + 1)]
 
 
 CALL = FunctionCall(name="f", call_id="c", id="i")
@@ -400,6 +393,7 @@ OPENED = OutputItemAdded(item=CALL, output_index=0)
 
 
 def pieces_of(*deltas: str) -> list[Event]:
+    """The arguments of the call under test, piece by piece."""
     return [FunctionCallArgumentsDelta(delta=delta, item_id="i", output_index=0) for delta in deltas]
 
 
@@ -457,9 +451,10 @@ def test_arguments_that_are_no_json_give_what_was_certain_before_the_fault(
     assert arguments_of(OPENED, *pieces_of(*deltas), asked=asked) == expected
 
 
-def test_arguments_give_what_is_above_when_they_are_nested_too_deep() -> None:
+@pytest.mark.parametrize("asked", [True, False])
+def test_arguments_give_what_is_above_when_they_are_nested_too_deep(asked: bool) -> None:
     """A model cannot end a run by nesting."""
-    value = arguments_of(OPENED, *pieces_of("[" * 200, "]" * 200))
+    value = arguments_of(OPENED, *pieces_of("[" * 200, "]" * 200), asked=asked)
     depth = 0
     while isinstance(value, list) and value:
         value, depth = value[0], depth + 1
@@ -480,13 +475,24 @@ def test_arguments_find_their_call_however_servers_name_it(asked: bool) -> None:
     delta = FunctionCallArgumentsDelta
     two = [OPENED, OutputItemAdded(item=FunctionCall(name="g", call_id="d", id="j"), output_index=1)]
     rotating = [delta(delta="[1,", item_id="x1", output_index=0), delta(delta="2]", item_id="x2", output_index=0)]
-    nameless = [delta(delta="[3,"), delta(delta="4]")]
-    orphan = [delta(delta="[5,", item_id="lost"), delta(delta="6]", item_id="lost")]
+    nameless = [delta(delta="[3,"), delta(delta="4"), delta(delta="]", item_id="j", output_index=0)]
+    orphan = [delta(delta="[5,", item_id="lost"), delta(delta="6")]
     events = [*two, *rotating, *nameless, *orphan]
     assert arguments_of(*events, asked=asked) == [1, 2]
     assert arguments_of(*events, asked=asked, call_id="d") == [3, 4]
     assert arguments_of(*events, asked=asked, call_id="j") == [3, 4]
-    assert arguments_of(*events, asked=asked, call_id="lost") == [5, 6]
+    assert arguments_of(*events, asked=asked, call_id="lost") == [5]
+    closed = OutputItemDone(item=FunctionCall(name="g", call_id="d", id="j", arguments="[7]"), output_index=1)
+    last = [*two, closed, delta(delta="[8,"), delta(delta="9]")]
+    assert arguments_of(*last, asked=asked) == [8, 9]
+    assert arguments_of(*last, asked=asked, call_id="d") == [7]
+
+
+def test_pieces_that_come_after_the_whole_change_nothing() -> None:
+    """What was complete stays so."""
+    done = FunctionCallArgumentsDone(arguments='{"b": 2}', item_id="i")
+    late = FunctionCallArgumentsDelta(delta="x", item_id="i")
+    assert arguments_of(OPENED, done, late) == {"b": 2}
 
 
 def test_arguments_of_calls_that_the_provider_runs_are_known_too() -> None:
@@ -506,12 +512,12 @@ def test_arguments_of_calls_that_the_provider_runs_are_known_too() -> None:
 
 
 @pytest.fixture
-def fed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The characters that parsers were fed."""
     counts: list[int] = []
     feed = PartialParser.feed
     monkeypatch.setattr(PartialParser, "feed", lambda self, text: (counts.append(len(text)), feed(self, text))[1])
-    yield counts
+    return counts
 
 
 def test_every_character_is_parsed_once_when_arguments_are_read_after_each_piece(fed: list[int]) -> None:

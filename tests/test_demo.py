@@ -50,7 +50,7 @@ CUT_MODEL = """
 real = recording.recording_server
 @contextlib.contextmanager
 def cut(**options):
-    short = recording.RECORDING.read_bytes()[:3000]
+    short = b"\\n\\n".join(recording.RECORDING.read_bytes().split(b"\\n\\n")[:20]) + b"\\n\\n"
     (folder := pathlib.Path(tempfile.mkdtemp())).joinpath("cut.sse").write_bytes(short)
     with real(folder / "cut.sse", pace=0) as url:
         yield model_server.ModelServer(url, "smollm2")
@@ -233,7 +233,7 @@ def connection(base_url: str) -> http.client.HTTPConnection:
 
 
 def test_server_plays_the_recording_event_by_event() -> None:
-    """As a model's server sends it: one write an event, the same bytes in all; several requests, one after the other."""
+    """As a model's server sends it: a write for every event, in all the same bytes; one request after the other."""
     with recording_server(pace=0.005) as base_url, httpx.Client(trust_env=False) as client:
         for _ in range(2):
             with client.stream("POST", f"{base_url}/responses", json={}) as response:

@@ -134,14 +134,15 @@ def is_flat(cls: type[Event]) -> bool:
     What such an event carries besides its fields is skipped by the parser, so that its depth costs nothing and need
     not be measured: counting brackets would take as long as decoding does.
     """
-    return _is_the_wires(cls) and all(
+    return _has_one_shape(cls) and all(
         field.name == "extra" or _is_bounded(field.type) for field in msgspec.structs.fields(cls)
     )
 
 
-def _is_the_wires(cls: type[Event]) -> bool:
-    """Whether it is one of the 59, neither a user's nor eventflow's own."""
-    return cls.__module__.startswith("eventflow.events.") and not cls.type.startswith(RESERVED)
+def _has_one_shape(cls: type[Event]) -> bool:
+    """Whether it is one of the 59, neither a user's nor eventflow's own, and not the error, which has many shapes."""
+    own = cls.__module__.startswith("eventflow.events.") and not cls.type.startswith(RESERVED)
+    return own and cls is not StreamError
 
 
 def _is_bounded(kind: Any) -> bool:
@@ -155,13 +156,13 @@ def _is_bounded(kind: Any) -> bool:
 @functools.cache
 def _any_event() -> Decode:
     """The strict decoder of frames whose event name says nothing: the type inside the data chooses."""
-    known = [cls for cls in event_classes().values() if _is_the_wires(cls) and cls is not StreamError]
+    known = [cls for cls in event_classes().values() if _has_one_shape(cls)]
     union: Any = functools.reduce(operator.or_, known)
     return cast("Decode", msgspec.json.Decoder(union).decode)
 
 
-def _undecodable(cls: type[Any], error: Exception) -> UsageError:
-    return UsageError(f"class {cls.__qualname__} cannot be decoded from JSON: {error}")
+def _undecodable(kind: object, error: Exception) -> UsageError:
+    return UsageError(f"{getattr(kind, '__qualname__', kind)} cannot be decoded from JSON: {error}")
 
 
 # --- the lenient way: from JSON to the right class -------------------------------------------------------------------
@@ -330,6 +331,8 @@ def _foreign(kind: Any, value: Any) -> Any:
         return msgspec.convert(value, kind, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
         raise _WrongShape(f"{kind} ({error})", value) from error
+    except TypeError as error:
+        raise _undecodable(kind, error) from error
 
 
 def _optional_shape(shape: Shape) -> Shape:

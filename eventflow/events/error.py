@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from eventflow.events._base import Event, WireEvent, encode_json
+from eventflow.events._names import resolve
 
 __all__ = ["ErrorEvent", "HandlerFailed", "StreamError"]
 
@@ -46,14 +47,16 @@ class StreamError(ErrorEvent, tag="error"):
             fault = outer
         else:  # a string, which is the message unless one stands beside it
             fault = {"message": inner, **{name: value for name, value in outer.items() if value is not None}}
-        kind = _text(fault.get("type"))
+        kind = _text(fault.get("type")) or ""
+        extra = outer.get("eventflow_extra")
         return cls(
             message=_text(fault.get("message")) or _text(fault.get("detail")) or "",
             code=_text(fault.get("code")),
             param=_text(fault.get("param")),
-            error_type=None if kind == "error" else kind,
+            error_type=_text(fault.get("error_type")) if resolve(kind) is cls else kind or None,
             status=_status(outer.get("status")) or _status(fault.get("status")),
             sequence_number=sequence_number,
+            extra=cast("dict[str, Any]", extra) if isinstance(extra, dict) else None,
         )
 
 

@@ -19,12 +19,13 @@ from eventflow.events import (
     CustomToolCall,
     CustomToolCallInputDelta,
     CustomToolCallInputDone,
+    FunctionCall,
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
     LifecycleEvent,
-    McpApprovalRequest,
     McpCallArgumentsDelta,
     McpCallArgumentsDone,
+    OutputItem,
     OutputItemAdded,
     OutputItemDone,
     ResponseCompleted,
@@ -55,20 +56,21 @@ class _Call:
 
     def begin(self, text: str) -> PartialParser:
         self.parser = PartialParser()
-        if self.free_text:
-            self.parser.feed('"')
-        self.feed(text)
-        if self.whole:
-            with contextlib.suppress(DecodeError, LimitExceeded):
+        with contextlib.suppress(DecodeError, LimitExceeded):  # what was certain before the fault stays
+            self.parser.feed('"' + _inside(text) if self.free_text else text)
+            if self.whole and not self.free_text:
                 self.parser.close()  # a number is certain only when it ends
         return self.parser
 
     def feed(self, text: str) -> None:
-        if self.parser is not None:
-            if self.free_text:
-                text = json.dumps(text, ensure_ascii=False)[1:-1]
-            with contextlib.suppress(DecodeError, LimitExceeded):  # what was certain before the fault stays
-                self.parser.feed(text)
+        if self.parser is not None and not self.whole:
+            with contextlib.suppress(DecodeError, LimitExceeded):
+                self.parser.feed(_inside(text) if self.free_text else text)
+
+
+def _inside(text: str) -> str:
+    """*text* as it stands in a string of JSON."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 class Accumulate(Plugin):
@@ -93,9 +95,9 @@ class Accumulate(Plugin):
     _snapshot: Snapshot = state(factory=Snapshot)
     _pending: list[Event] = state(factory=list)
     _running: bool = state(default=False)
-    # which call an event is for: the rules of the fold (by item id, else by index, else the last one opened)
+    # Which item an event is for, by the rules of the fold: its id, else its index, else the last one still open.
     _places: dict[str | int | None, _Call] = state(factory=dict)
-    _last: _Call | None = state(default=None)
+    _open: dict[_Call, None] = state(factory=dict)
     _named: dict[str | None, _Call] = state(factory=dict)  # by call id and item id, for those who ask
 
     def __attrs_post_init__(self) -> None:
@@ -146,9 +148,9 @@ class Accumulate(Plugin):
     def partial_arguments(self, call_id: str) -> JSON:
         """The arguments of a call so far, as the JSON value that is certain of them by now.
 
-        A custom tool's free text is given as text. Every character is parsed once, however often this is called, and
-        not at all before the first time. Arguments that are no JSON give what was certain before the fault; a whole
-        text that differs from the pieces before it replaces them.
+        A custom tool's free text is given as text. Nothing is parsed before the first call of this method; from then
+        on every character is parsed once as it comes, and once more when the whole is there, which replaces pieces that
+        differ. Arguments that are no JSON give what was certain before the fault.
 
         Args:
             call_id: The ``call_id`` of the call, or the ``id`` of its item.
@@ -161,10 +163,7 @@ class Accumulate(Plugin):
         call = self._named.get(call_id)
         if call is None:
             return None
-        parser = call.parser
-        if parser is None:
-            text = snapshot.arguments(call_id)
-            parser = call.begin(self._final_arguments(call_id) if text is None else text)
+        parser = call.parser or call.begin(snapshot.arguments(call_id) or "")
         return parser.value
 
     def _folded(self) -> Snapshot:
@@ -175,25 +174,21 @@ class Accumulate(Plugin):
             self._pending.clear()
         return self._snapshot
 
-    def _final_arguments(self, call_id: str) -> str:
-        """The arguments of a call in the output that a terminal event brought."""
-        for item in self._snapshot.response.output:
-            if isinstance(item, ToolCallItem | McpApprovalRequest) and call_id in (item.id, _call_id(item)):
-                return item.arguments
-        return ""
-
     # --- hearing -----------------------------------------------------------------------------------------------------
 
     def start(self, run: Run) -> None:
         """From now on there is something to read."""
         self._running = True
 
-    @on(OutputItemAdded, OutputItemDone)
-    def _item(self, event: OutputItemAdded | OutputItemDone) -> None:
-        done = isinstance(event, OutputItemDone)
-        call = self._opened(event.item, event.output_index, whole=done and event.item.status != "incomplete")
-        if not done:
-            self._last = call
+    @on(OutputItemAdded)
+    def _added(self, event: OutputItemAdded) -> None:
+        self._open[self._known(_Call(), event.item, event.output_index)] = None
+
+    @on(OutputItemDone)
+    def _done(self, event: OutputItemDone) -> None:
+        call = self._find(event.item.id, event.output_index) or _Call()
+        call.whole, call.parser = event.item.status != "incomplete", None  # parsed anew: its text may be another
+        self._open.pop(self._known(call, event.item, event.output_index), None)
 
     @on(*_PIECES)
     def _piece(self, event: FunctionCallArgumentsDelta | CustomToolCallInputDelta | McpCallArgumentsDelta) -> None:
@@ -202,15 +197,14 @@ class Accumulate(Plugin):
     @on(*_WHOLES)
     def _whole(self, event: FunctionCallArgumentsDone | CustomToolCallInputDone | McpCallArgumentsDone) -> None:
         call = self._call_of(event.item_id, event.output_index)
-        call.whole, call.parser = True, None  # parsed anew when asked for: the text may differ from the pieces
+        call.whole, call.parser = True, None
 
     @on(ResponseCompleted, ResponseIncomplete, ResponseFailed)
     def _terminal(self, event: ResponseCompleted | ResponseIncomplete | ResponseFailed) -> None:
         if event.response.output:  # it is the whole; what came before does not count any more
-            self._places.clear()
             self._named.clear()
-            for index, item in enumerate(event.response.output):
-                self._opened(item, index, whole=item.status != "incomplete")
+            for item in event.response.output:
+                self._known(_Call(whole=item.status != "incomplete"), item, None)
 
     @on("text", "refusal", "reasoning", OutputItemAdded, OutputItemDone, ContentPartAdded, ContentPartDone)
     @on(*_PIECES, *_WHOLES, CodeInterpreterCallCodeDelta, CodeInterpreterCallCodeDone, LifecycleEvent, StreamError)
@@ -220,24 +214,20 @@ class Accumulate(Plugin):
             self._folded()
         return None if self.on_change is None else self.on_change(self)
 
-    def _opened(self, item: object, index: int | None, *, whole: bool) -> _Call:
-        call = _Call(isinstance(item, CustomToolCall), whole)
-        item_id = getattr(item, "id", None)
-        self._places.update({key: call for key in (item_id, index) if key is not None})
-        if isinstance(item, ToolCallItem | McpApprovalRequest):
-            self._named.update({name: call for name in (item_id, _call_id(item)) if name})
+    def _known(self, call: _Call, item: OutputItem, index: int | None) -> _Call:
+        call.free_text = isinstance(item, CustomToolCall)
+        self._places.update({key: call for key in (item.id, index) if key is not None})
+        self._named.update({name: call for name in (item.id, getattr(item, "call_id", None)) if name is not None})
         return call
+
+    def _find(self, item_id: str | None, index: int | None) -> _Call | None:
+        if item_id is None and index is None:
+            return next(reversed(self._open), None)
+        return self._places.get(item_id) or self._places.get(index)
 
     def _call_of(self, item_id: str | None, index: int | None) -> _Call:
-        call = self._places.get(item_id) or self._places.get(index)
-        if call is None and item_id is None and index is None:
-            call = self._last
-        if call is None:  # pieces of a call that was never opened
-            self._last = call = _Call()
-            self._places.update({key: call for key in (item_id, index) if key is not None})
-            self._named[item_id] = call
+        call = self._find(item_id, index)
+        if call is None:  # of an item that was never opened
+            call = self._known(_Call(), FunctionCall(id=item_id), index)
+            self._open[call] = None
         return call
-
-
-def _call_id(item: ToolCallItem | McpApprovalRequest) -> str | None:
-    return item.id if isinstance(item, McpApprovalRequest) else item.call_id

@@ -149,6 +149,7 @@ def _response(status: str, output: list[Any]) -> dict[str, Any]:
         "temperature": 1.0,
         "tool_choice": "auto",
         "tools": [],
+        "top_logprobs": 0,
         "top_p": 1.0,
         "usage": usage if status == "completed" else None,
         "metadata": {},

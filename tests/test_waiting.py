@@ -1,0 +1,191 @@
+"""Waiting that can be ended from elsewhere, seen from runs: by a thread, a task, a timer; on asyncio and trio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from scenarios import AsyncWatched, Watched, answer, block, created, error
+
+from eventflow import Dispatcher, Event, Plugin, Run
+from eventflow.errors import APIStreamError, StreamInterrupted
+
+AB = answer("a", "b")
+BACKENDS = ("asyncio", "trio")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_wait_when_cancelled_by_many_at_once(backend: str) -> None:
+    """However many threads cancel a run, it is cancelled once, and the task goes on undisturbed."""
+
+    async def main() -> None:
+        source = AsyncWatched([block(created())], hang=True)
+        flow = Dispatcher()
+        threads: list[threading.Thread] = []
+
+        @flow.on("response.created")
+        def soon(event: Event, run: Run) -> None:
+            threads.extend(threading.Thread(target=run.cancel) for _ in range(8))
+            for thread in threads:
+                thread.start()
+
+        run = await flow.arun(source)
+        assert (run.status, source.closed) == ("cancelled", 1)
+        for thread in threads:
+            await anyio.to_thread.run_sync(thread.join)
+        await anyio.sleep(0.01)  # a late interruption would hit this
+        assert (await Dispatcher().arun(AsyncWatched(AB))).status == "completed"
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_wait_when_cancelled_after_its_loop_has_ended(backend: str) -> None:
+    """Cancelling a run whose event loop is closed is nothing, from this thread and from others."""
+    runs: list[Run] = []
+    flow = Dispatcher()
+    flow.on("response.created", lambda event, run: runs.append(run))
+
+    async def main() -> None:
+        cursor = aiter(flow.astream(AsyncWatched(AB)))
+        await anext(cursor)
+        await cursor.aclose()  # type: ignore[attr-defined]
+
+    anyio.run(main, backend=backend)
+    runs[0].cancel()
+    thread = threading.Thread(target=runs[0].cancel)
+    thread.start()
+    thread.join()
+    assert runs[0].status == "cancelled"
+
+
+def test_wait_when_the_task_is_cancelled_too() -> None:
+    """Where the task is cancelled at the same moment as its run, the task's cancellation goes through."""
+
+    async def main() -> None:
+        source = AsyncWatched([block(created())], hang=True)
+        flow = Dispatcher()
+        runs: list[Run] = []
+        flow.on("response.created", lambda event, run: runs.append(run))
+        task = asyncio.create_task(flow.arun(source))
+        while not runs:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        runs[0].cancel()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert source.closed == 1
+        assert runs[0].status == "cancelled"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_wait_when_the_timer_of_an_error_event_runs(backend: str) -> None:
+    """A source that goes on within the time after an error event is read on, one event after the other."""
+
+    async def slow() -> Any:
+        for event in [*AB[:4], error(), error("second")]:
+            yield block(event)
+            await anyio.sleep(0.01)
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        heard: list[str] = []
+        flow = Dispatcher()
+        flow.on("error", lambda event: heard.append(event.code))
+        begun = time.monotonic()
+        with pytest.raises(APIStreamError, match="rate_limit_exceeded"):
+            await flow.arun(slow())
+        assert heard == ["rate_limit_exceeded", "second"]
+        assert 0.15 < time.monotonic() - begun < 2
+
+    anyio.run(main, backend=backend)
+
+
+def test_wait_when_a_chattering_source_follows_an_error_event() -> None:
+    """After an error event, a source that only keeps the line warm is left after 0.2 s in all, not 0.2 s each time."""
+
+    async def chatter() -> Any:
+        for event in [*AB[:4], error()]:
+            yield block(event)
+        while True:
+            await asyncio.sleep(0.02)
+            yield b": ping\n\n"
+
+    async def main() -> None:
+        with pytest.raises(APIStreamError):
+            async with asyncio.timeout(1.5):
+                await Dispatcher().arun(chatter())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sync_source_when_in_an_async_run_gives_way(backend: str) -> None:
+    """A long sync source lets other tasks have their turn."""
+
+    async def main() -> None:
+        turns: list[int] = []
+        flow = Dispatcher()
+        runs: list[Run] = []
+        flow.on("response.created", lambda event, run: runs.append(run))
+
+        async def other() -> None:
+            while not runs or runs[0].status == "running":
+                turns.append(1)
+                await anyio.sleep(0)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            await flow.arun(Watched(map(block, answer(*(["x"] * 1000)))))
+        assert len(turns) > 10
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_source_when_closed_in_a_cancelled_task(backend: str) -> None:
+    """The source of a cancelled task is closed to the end, though closing takes its time."""
+    closed: list[str] = []
+
+    class Slow(AsyncWatched):
+        async def aclose(self) -> None:
+            await anyio.sleep(0.02)
+            closed.append("to the end")
+
+    async def main() -> None:
+        with anyio.move_on_after(0.02) as scope:
+            await Dispatcher().arun(Slow(AB[:3], hang=True))
+        assert scope.cancelled_caught
+        assert closed == ["to the end"]
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_handler_when_a_source_fails_is_awaited(backend: str) -> None:
+    """A source that fails while it is awaited ends the run in order: finish and stop are awaited."""
+    calls: list[str] = []
+
+    class Late(Plugin):
+        async def finish(self, run: Run) -> None:
+            await anyio.sleep(0)
+            calls.append("finish")
+
+        async def stop(self, run: Run) -> None:
+            await anyio.sleep(0)
+            calls.append("stop")
+
+    async def main() -> None:
+        with pytest.raises(StreamInterrupted):
+            await Dispatcher(Late()).arun(AsyncWatched(AB[:3], OSError("cut")))
+
+    anyio.run(main, backend=backend)
+    assert calls == ["finish", "stop"]
