@@ -59,6 +59,7 @@ END = _Signal.END
 
 Fused: TypeAlias = tuple[Callable[[bytes], Any] | None, tuple[Call, ...]]
 
+_HEAD = 256  # bytes of a body kept for the message that it is no event stream
 _CR = 13  # as a number: searching for it takes a tenth of the time
 _BATCH = 256  # events folded at once: few calls, and little memory under way
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
@@ -174,15 +175,17 @@ class Engine:
             except Exception as error:
                 outcome.source_failed(error, self.count)
                 return
-            if chain.cancelled:
-                return
+            if chain.attention:  # something was emitted from elsewhere
+                yield from chain.drain()
+                if chain.cancelled:
+                    return
             if type(chunk) is not bytes:
                 yield from self._end() if chunk is END else self._item(chunk)
                 continue
-            if not self._size and chunk:
-                self._head = chunk[:256]
-                if chunk[:1] != b"\xef":
+            if self._size < _HEAD and chunk:
+                if not self._size and chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark
+                self._head += chunk[: _HEAD - self._size]
             self._size += len(chunk)
             if near is not None and self._size > near:
                 self._exact = True
@@ -273,6 +276,11 @@ class Engine:
         entry = self._fused[line] = (decode if wanted else None, calls)
         return entry
 
+    def _unheard(self, frame: Frame) -> bool:
+        """Whether nobody listens to what a frame's name says it carries: then it is not parsed."""
+        entry = self._fuse(b"event: " + frame.event.encode("latin-1", "replace"))
+        return entry is not None and entry[0] is None
+
     def _roll(self) -> None:
         """Fold what is pending, and let go of it."""
         if self._keep:
@@ -301,6 +309,9 @@ class Engine:
     def _frame(self, frame: Frame) -> Steps:
         """A frame to events."""
         self._raw = frame
+        if not self._keep and self._unheard(frame):
+            self._count += 1
+            return
         try:
             if self._wire is None:
                 if frame.data.strip() == "[DONE]":

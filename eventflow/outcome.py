@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eventflow.errors import APIStreamError, EventflowError, StreamInterrupted, StreamTimeout, StreamTruncated
 from eventflow.events import (
@@ -12,6 +12,9 @@ from eventflow.events import (
     ResponseIncomplete,
     StreamError,
 )
+
+if TYPE_CHECKING:
+    from eventflow.sources import Source
 
 __all__ = ["LINGER", "Outcome", "Status"]
 
@@ -46,17 +49,17 @@ class Outcome:
         error: What the stream ended with when it did not end well, or None.
         over: Whether the source is done with.
         linger: After an error event, the seconds that the source may still take for a terminal one; else None.
-        request_id: The server's id of the request, for the errors of its API.
+        source: Where the stream comes from; it knows the server's id of the request.
     """
 
-    __slots__ = ("error", "linger", "over", "request_id", "status")
+    __slots__ = ("error", "linger", "over", "source", "status")
 
     def __init__(self) -> None:
         self.status: Status = "running"
         self.error: EventflowError | None = None
         self.over = False
         self.linger: float | None = None
-        self.request_id: str | None = None
+        self.source: Source | None = None
 
     def terminal(self, event: ResponseCompleted | ResponseIncomplete | ResponseFailed) -> None:
         """A terminal event has come: it decides, but for an error event before it."""
@@ -125,7 +128,7 @@ class Outcome:
             code=code,
             type=kind,
             param=param,
-            request_id=self.request_id,
+            request_id=self.source.request_id if self.source is not None else None,
         )
         named = not _RETRYABLE.isdisjoint(word for word in (code, kind) if word)
         error.retryable = named or status in (408, 409, 429) or (status is not None and status >= 500)

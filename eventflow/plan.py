@@ -72,13 +72,10 @@ def _methods(cls: type) -> tuple[_Method, ...]:
         second = "the part" if mark.kind == "rewrite" else "the run"
         first = "the text" if mark.kind == "rewrite" else "the event"
         static = isinstance(_raw_attribute(cls, attribute), staticmethod | classmethod)
-        offered = (first, second) if static else ("the plugin", first, second)
         try:
-            taken = required_arguments(function, name, offered) - (0 if static else 1)
+            taken = required_arguments(function, name, (first, second), bound=static)
         except UsageError as error:
             raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
-        if taken < 1:
-            raise PluginError(f"plugin {cls.__qualname__}: {attribute} takes no argument; it is called with {first}")
         if mark.kind == "rewrite" and is_async(function):
             raise PluginError(f"plugin {cls.__qualname__}: @rewrite takes a plain method; {attribute} is async")
         methods.append(_Method(mark, attribute, name, taken > 1, is_async(function)))

@@ -71,10 +71,10 @@ class MethodOn(Protocol[E]):
 
 def _marker(mark: Mark) -> Callable[[F], F]:
     def decorate(method: F) -> F:
-        if not callable(method):
+        function = getattr(method, "__func__", method)  # of a staticmethod or classmethod
+        if not callable(function):
             raise UsageError(f"@{mark.kind} decorates a method, not {method!r}")
-        marks = [*getattr(method, _MARKS, ()), mark]
-        setattr(method, _MARKS, marks)
+        setattr(function, _MARKS, [*getattr(function, _MARKS, ()), mark])
         return method
 
     return decorate

@@ -165,12 +165,19 @@ def is_async(function: Callable[..., Any]) -> bool:
     return any(inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target) for target in called)
 
 
-def required_arguments(function: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> int:
-    """How many of the offered *arguments* a callable takes: the required positional ones, at least one."""
+def required_arguments(
+    function: Callable[..., Any], name: str, arguments: tuple[str, ...], *, bound: bool = True
+) -> int:
+    """How many of the offered *arguments* a callable takes: the required positional ones, at least one.
+
+    Of a function that is to be a method (*bound* false), the first parameter is not counted.
+    """
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a builtin that does not tell
         return 1
+    if not bound and parameters and parameters[0].kind is not parameters[0].VAR_POSITIONAL:
+        del parameters[0]
     offered = " and ".join(arguments)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]

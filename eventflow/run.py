@@ -20,7 +20,7 @@ from eventflow.plugin import Plugin
 from eventflow.snapshot import Oddity
 from eventflow.sources import Source
 from eventflow.sse import Frame
-from eventflow.waiting import Interrupted, checkpoint, waiter
+from eventflow.waiting import Interrupted, checkpoint, shielded, waiter
 
 if TYPE_CHECKING:
     from eventflow.dispatcher import Dispatcher
@@ -151,6 +151,11 @@ class Run:
         if interrupt is not None:
             interrupt()
 
+    def _abandon(self) -> None:
+        """The run was left before it began."""
+        self._engine.outcome.left(_Left())
+        self._conclude()
+
     def _conclude(self) -> None:
         """The run is over, on whatever path."""
         if self._finished:
@@ -217,9 +222,10 @@ class Run:
         try:
             while (request := send(item)) is not PULL:
                 try:
-                    send, item = self._steps.send, await request
+                    send, item = self._steps.send, await (shielded(request) if throw else request)
                 except BaseException as error:
                     send, item = self._steps.throw, error
+                    throw = throw or not isinstance(error, Exception)
         except StopIteration:
             self._conclude()
             self._raise()
@@ -236,7 +242,8 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
     outcome = run._engine.outcome
     assert source.items is not None
     pull = source.items.__next__
-    run._interrupt, outcome.request_id = source.interrupt, source.request_id
+    run._interrupt = lambda: source.interrupt() if source.interrupt is not None else None
+    outcome.source = source
     steps = run._engine.steps()
     send: Any = steps.send
     value: Any = None
@@ -286,7 +293,7 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
     outcome = run._engine.outcome
     wait = waiter()
     pull = source.aitems.__anext__ if source.aitems is not None else _Polite(source).__anext__
-    run._interrupt, outcome.request_id = wait.interrupt, source.request_id
+    run._interrupt, outcome.source = wait.interrupt, source
     steps = run._engine.steps()
     send: Any = steps.send
     value: Any = None
@@ -301,10 +308,8 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
                     value = await wait.wait(pull(), left)
                 elif isinstance(request, Event):
                     yield request
-                elif leaving:
-                    value = await wait.shielded(lambda awaitable=request: awaitable)  # type: ignore[misc]
                 else:
-                    value = await request
+                    value = await (shielded(request) if leaving else request)
             except StopAsyncIteration as error:
                 send, value = (steps.send, END) if request is PULL else (steps.throw, error)
             except Interrupted:
@@ -323,7 +328,7 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
             if source.aitems is None:
                 source.close()
             else:
-                await wait.shielded(source.aclose)
+                await shielded(source.aclose())
         except Exception:
             _log.debug("the source of run %s could not be closed", run.id, exc_info=True)
         run._conclude()

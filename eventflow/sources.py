@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 import attrs
@@ -67,6 +68,8 @@ def open_source(source: Any) -> Source:
         return Source(items=_slices(cast("bytes | bytearray | memoryview", source)))
     if isinstance(source, str | os.PathLike):
         return _file_at(cast("str | os.PathLike[str]", source))
+    if isinstance(source, type):
+        raise UsageError(f"the class {source.__name__} is no source; make one of it: {source.__name__}(...)")
     if isinstance(source, Event | Frame | Mapping):
         raise UsageError(f"one {type(cast('object', source)).__name__} is no source; put it in a list: run([...])")
     if _is_response(source):
@@ -165,7 +168,7 @@ def _context_source(manager: Any) -> Source:
 
         def items() -> Iterator[Any]:
             inner = open_source(stack.enter_context(manager))
-            made.interrupt = inner.interrupt
+            made.interrupt, made.request_id = inner.interrupt, inner.request_id
             stack.callback(inner.close)
             yield from _sync_items(inner)
 
@@ -175,6 +178,7 @@ def _context_source(manager: Any) -> Source:
 
         async def aitems() -> AsyncIterator[Any]:
             inner = open_source(await astack.enter_async_context(manager))
+            made.request_id = inner.request_id
             astack.push_async_callback(inner.aclose)
             assert inner.aitems is not None
             async for item in inner.aitems:
@@ -208,8 +212,14 @@ def _response_source(response: Any) -> Source:
         made.close = _first_of((response,), "close")
         made.interrupt = _interrupter(response)
     if body is not None or hasattr(stream, "__aiter__") or not hasattr(response, "iter_raw"):
-        made.aitems = _response_aitems(response, body)
-        made.aclose = _afirst_of((response,))
+        aitems = _response_aitems(response, body)
+        aclose = _afirst_of((response,))
+
+        async def aclose_both() -> None:
+            await aitems.aclose()
+            await aclose()
+
+        made.aitems, made.aclose = aitems, aclose_both
     if body is not None:
         made.close, made.aclose, made.interrupt = _nothing, _anothing, None
     return made
@@ -234,7 +244,7 @@ def _response_items(response: Any, body: bytes | None) -> Iterator[bytes]:
     yield from judge.end()
 
 
-async def _response_aitems(response: Any, body: bytes | None) -> AsyncIterator[bytes]:
+async def _response_aitems(response: Any, body: bytes | None) -> AsyncGenerator[bytes, None]:
     judge = _Head(response)
     if body is not None:
         for chunk in _response_items(response, body):
@@ -275,13 +285,13 @@ class _Head:
             if self.status < 300 and plausible(self._held) and len(self._held) >= 6:
                 self._trusted = True
                 yield self._held
-            elif len(self._held) >= _EXCERPT or (self.status < 300 and not plausible(self._held)):
+            elif len(self._held) >= _EXCERPT:
                 self.decided = True
                 return
 
     def end(self) -> Iterator[bytes]:
         """The body has ended: its last bytes, or the verdict on one that was no stream."""
-        yield from self.feed(b"".join(self._inflate.close()), inflated=True)
+        self._inflate.close()
         if not self._trusted:
             if self.status < 300 and self._held and plausible(self._held):
                 yield self._held
@@ -308,13 +318,21 @@ class _Head:
         )
 
     def _retry_seconds(self) -> float | None:
+        """What the server asks for, in seconds or milliseconds or as a date."""
         for value, scale in ((self.retry_after_ms, 1000.0), (self.retry_after, 1.0)):
             try:
                 if value is not None and float(value) >= 0:
                     return float(value) / scale
             except ValueError:
                 continue
-        return None
+        if self.retry_after is None:
+            return None
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return max(0.0, parsedate_to_datetime(self.retry_after).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            return None
 
 
 class _Inflater:
@@ -323,7 +341,9 @@ class _Inflater:
     def __init__(self, encoding: str) -> None:
         names = [name.strip().lower() for name in encoding.split(",") if name.strip().lower() not in ("", "identity")]
         self._engine: Any = None
-        self._fed = False
+        self._held = b""  # the first byte of deflate, which alone does not tell whether it has its header
+        self._deflate = False
+        self._compressed = bool(names)
         if not names:
             return
         if names not in (["gzip"], ["x-gzip"], ["deflate"]):
@@ -331,38 +351,35 @@ class _Inflater:
                 f"the body is compressed with {encoding!r}, which is not read here; send the header "
                 "Accept-Encoding: identity with the request"
             )
-        self._window = 47 if names != ["deflate"] else 15
-        self._engine = zlib.decompressobj(self._window)
+        self._deflate = names == ["deflate"]
+        if not self._deflate:
+            self._engine = zlib.decompressobj(47)
 
     def feed(self, raw: bytes) -> Iterator[bytes]:
         """The unpacked bytes, in bounded pieces."""
-        if self._engine is None:
+        if not self._compressed:
             if raw:
                 yield raw
             return
+        if self._engine is None:
+            raw = self._held = self._held + raw
+            if len(raw) < 2:
+                return
+            headed = raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0  # RFC 1950; some send none
+            self._engine = zlib.decompressobj(15 if headed else -15)
         while raw:
             try:
                 chunk = self._engine.decompress(raw, _CHUNK)
             except zlib.error as error:
-                if self._fed or self._window != 15:
-                    raise DecodeError(f"the compressed body is corrupt: {error}") from error
-                self._engine, self._window = zlib.decompressobj(-15), -15  # deflate without its header, as some send it
-                continue
-            self._fed = True
+                raise DecodeError(f"the compressed body is corrupt: {error}") from error
             if chunk:
                 yield chunk
-            raw = self._engine.unconsumed_tail
-            if self._engine.eof:
-                raw = b""
+            raw = b"" if self._engine.eof else self._engine.unconsumed_tail
 
-    def close(self) -> Iterator[bytes]:
-        """What is left at the end of the body; raises where the compressed data is cut off."""
-        if self._engine is not None and self._fed:
-            rest = self._engine.flush()
-            if rest:
-                yield rest
-            if not self._engine.eof:
-                raise DecodeError("the compressed body was cut off")
+    def close(self) -> None:
+        """The body has ended; raises where the compressed data is cut off."""
+        if self._compressed and (self._held if self._engine is None else not self._engine.eof):
+            raise DecodeError("the compressed body was cut off")
 
 
 def _interrupter(response: Any) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from eventflow.errors import UsageError
 from eventflow.events import Event
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import Source
-from eventflow.waiting import waiter
+from eventflow.waiting import shielded
 
 __all__ = ["AsyncEventStream", "AsyncPush", "EventStream", "Push"]
 
@@ -53,8 +53,8 @@ class EventStream:
             cursor.close()
         elif self._cursor is None:
             self._cursor = weakref.ref(loop(self.run, self._source))
-            self.run.cancel()
             self._source.close()
+            self.run._abandon()
 
     def __enter__(self) -> EventStream:
         return self
@@ -76,11 +76,15 @@ class AsyncEventStream:
         self.run = run
         self._source = source
         self._cursor: weakref.ref[AsyncGenerator[Event, None]] | None = None
+        self._entered = False
+        self._held: AsyncGenerator[Event, None] | None = None
 
     def __aiter__(self) -> AsyncIterator[Event]:
         _check_fresh(self.run, self._cursor is not None)
         cursor = aloop(self.run, self._source)
         self._cursor = weakref.ref(cursor)
+        if self._entered:
+            self._held = cursor  # a break must not drop it: the end of the block closes it, and waits for that
         return cursor
 
     async def aclose(self) -> None:
@@ -90,13 +94,14 @@ class AsyncEventStream:
             await cursor.aclose()
         elif self._cursor is None:
             self._cursor = weakref.ref(aloop(self.run, self._source))
-            self.run.cancel()
             if self._source.aitems is None:
                 self._source.close()
             else:
-                await waiter().shielded(self._source.aclose)
+                await shielded(self._source.aclose())
+            self.run._abandon()
 
     async def __aenter__(self) -> AsyncEventStream:
+        self._entered = True
         return self
 
     async def __aexit__(self, *_: object) -> None:

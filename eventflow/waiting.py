@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Interrupted", "Waiter", "checkpoint", "waiter"]
+__all__ = ["Interrupted", "Waiter", "checkpoint", "shielded", "waiter"]
 
 
 class Interrupted(Exception):
@@ -31,10 +31,6 @@ class Waiter(Protocol):
 
     def interrupt(self) -> None:
         """End the wait under way, if any. From any thread."""
-        ...
-
-    async def shielded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Await *call* even though the task is being cancelled."""
         ...
 
 
@@ -76,9 +72,6 @@ class _AsyncioWaiter:
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
-    async def shielded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        return await call()  # asyncio delivers a cancellation once
-
 
 class _AnyioWaiter:
     def __init__(self) -> None:
@@ -110,11 +103,19 @@ class _AnyioWaiter:
         except RuntimeError:  # the loop is over: nobody waits any more
             return
 
-    async def shielded(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        import anyio
 
-        with anyio.CancelScope(shield=True):
-            return await call()
+async def shielded(awaitable: Awaitable[Any]) -> Any:
+    """Await something though the task is being cancelled.
+
+    asyncio delivers a cancellation once, so that it needs no shield; the scopes of trio, and of anyio on asyncio,
+    deliver it at every await.
+    """
+    if "anyio" not in sys.modules and _asyncio_loop() is not None:
+        return await awaitable
+    import anyio
+
+    with anyio.CancelScope(shield=True):
+        return await awaitable
 
 
 async def checkpoint() -> None:

@@ -388,6 +388,14 @@ def test_partial_arguments_are_the_text_so_far_when_the_tool_takes_free_text(dat
     assert partial == ["".join(cut[:n]) for n in range(len(cut) + 1)]
 
 
+def test_half_a_character_of_free_text_is_given_at_once() -> None:
+    """As the pieces have it: a lone surrogate is no reason to wait for its partner."""
+    opened = OutputItemAdded(item=CustomToolCall(name="f", call_id="c", id="i"))
+    halves = [CustomToolCallInputDelta(delta=half, item_id="i") for half in ("\ud83d", "\ude00")]
+    assert arguments_of(opened, halves[0]) == "\ud83d"
+    assert arguments_of(opened, *halves) == "\ud83d\ude00"
+
+
 CALL = FunctionCall(name="f", call_id="c", id="i")
 OPENED = OutputItemAdded(item=CALL, output_index=0)
 
@@ -476,12 +484,12 @@ def test_arguments_find_their_call_however_servers_name_it(asked: bool) -> None:
     two = [OPENED, OutputItemAdded(item=FunctionCall(name="g", call_id="d", id="j"), output_index=1)]
     rotating = [delta(delta="[1,", item_id="x1", output_index=0), delta(delta="2]", item_id="x2", output_index=0)]
     nameless = [delta(delta="[3,"), delta(delta="4"), delta(delta="]", item_id="j", output_index=0)]
-    orphan = [delta(delta="[5,", item_id="lost"), delta(delta="6")]
+    orphan = [delta(delta="[5,", item_id="lost"), delta(delta="6]")]
     events = [*two, *rotating, *nameless, *orphan]
     assert arguments_of(*events, asked=asked) == [1, 2]
     assert arguments_of(*events, asked=asked, call_id="d") == [3, 4]
     assert arguments_of(*events, asked=asked, call_id="j") == [3, 4]
-    assert arguments_of(*events, asked=asked, call_id="lost") == [5]
+    assert arguments_of(*events, asked=asked, call_id="lost") == [5, 6]
     closed = OutputItemDone(item=FunctionCall(name="g", call_id="d", id="j", arguments="[7]"), output_index=1)
     last = [*two, closed, delta(delta="[8,"), delta(delta="9]")]
     assert arguments_of(*last, asked=asked) == [8, 9]

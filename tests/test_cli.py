@@ -29,6 +29,12 @@ DEADLINE = 20.0  # seconds after which a process is taken for stuck; none of the
 HOSTILE = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\x7f\r\b\u202eevil\u2066\u2028\u2029\u200f\x00end"
 
 
+@pytest.fixture(autouse=True)
+def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output is buffered, as where users are: some machines that run tests have set otherwise."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 def eventflow(
     *arguments: str, stdin: bytes = b"", environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:

@@ -709,6 +709,21 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.
     assert len(events_of(path)) == 11
 
 
+def test_what_was_lost_does_not_come_back_when_the_file_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to be lost."""
+    path = tmp_path / "run.jsonl"
+    flow = Dispatcher(Log(path, flush=False))
+    flow.run([Tick()], check=False)
+    Disk(monkeypatch, [None])
+    with pytest.raises(PluginError, match=r"\d+ bytes are lost"):
+        flow.close()
+    run = flow.run([Tick()], check=False)
+    flow.close()
+    assert {record["run"] for record in read(path)} == {run.id}
+
+
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 

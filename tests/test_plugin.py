@@ -161,7 +161,7 @@ def test_plugin_when_inherited() -> None:
     ("decorated", "message"),
     [
         (on("*")(lambda self: None), "takes no argument"),
-        (on("*")(lambda self, event, run, more: None), "needs 4 arguments"),
+        (on("*")(lambda self, event, run, more: None), "needs 3 arguments"),
         (transform("*")(lambda self, event, *, key: None), "keyword argument 'key'"),
         (rewrite("text")(lambda self: ""), "takes no argument"),
     ],

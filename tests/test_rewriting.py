@@ -94,14 +94,9 @@ def run(events: Sequence[Event], rewrite: Callable[[str, Part], str], families: 
 # --- functions that rewrite ------------------------------------------------------------------------------------------
 
 
-def swap(text: str, part: Part) -> str:
-    """Change characters one by one."""
-    return "" if part.final else text.upper().replace("A", "4") if text.isascii() else text.replace("é", "e!")
-
-
 def swapped(text: str) -> str:
-    """Say what `swap` makes of a whole text, when every piece is one character."""
-    return "".join(swap(letter, Part()) for letter in text)
+    """Change characters one by one, some into two."""
+    return text.upper().replace("A", "4").replace("É", "e!")
 
 
 def by_letter(text: str, part: Part) -> str:

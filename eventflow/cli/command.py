@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def _eventflow() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale that lacks a character must not end a stream
     try:
         # not main(), which has exit codes of its own for Ctrl-C and a broken pipe

@@ -172,8 +172,9 @@ class View:
                 self._line(event.type, ": ".join(filter(None, said)), fg="red")
             case UnknownEvent():
                 self._line_of(event)
-            case _ if self._everything:
-                self._line_of(event)
+            case _:
+                if self._everything:
+                    self._line_of(event)
 
     def close(self, run: Run) -> None:
         """Show what only the whole response told, what was odd, and how it ended."""

@@ -23,7 +23,7 @@ class _Head(msgspec.Struct):
     """What tells a Responses frame from others."""
 
     type: str | None = None
-    error: msgspec.Raw | None = None
+    error: object = None
 
 
 _read_head = msgspec.json.Decoder(_Head).decode
@@ -46,7 +46,7 @@ class ResponsesWire:
             head = _read_head(frame.data)
         except STRICT_ERRORS:
             return False
-        return head.type is not None or head.error is not None
+        return head.type is not None or head.error not in (None, False)
 
     def feed(self, frame: Frame) -> list[Event]:
         """The frame's one event, or none for the end marker."""

@@ -1,0 +1,190 @@
+"""Wires: the Responses API's frames, and the choice of a wire."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventflow import Limits, wires
+from eventflow.errors import DecodeError, EventflowError, LimitExceeded, UsageError
+from eventflow.events import Event, StreamError, TextDelta, UnknownEvent, decode, event_classes
+from eventflow.events._decode import STRICT_ERRORS, is_flat
+from eventflow.sse import Frame
+from eventflow.sse import decode as frames_of
+from eventflow.wires import detect, wire_named
+from eventflow.wires.responses import ResponsesWire
+from tests.strategies import wire_events
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+class Tick(Event, tag="tests_wires.tick"):
+    n: int = 0
+
+
+def frame(data: Any, name: str = "message") -> Frame:
+    """Make a frame of JSON."""
+    return Frame(event=name, data=data if isinstance(data, str) else json.dumps(data))
+
+
+def wire() -> ResponsesWire:
+    """Make a wire with the usual limits."""
+    return ResponsesWire(Limits())
+
+
+# --- frames to events ------------------------------------------------------------------------------------------------
+
+
+@given(wire_events())
+def test_feed_when_a_frame_is_an_event(event: Event) -> None:
+    """It gives that event, named or not."""
+    for name in (event.type, "message", event.type.replace(".", "_")):
+        assert wire().feed(Frame(event=name, data=event.to_json().decode())) == [event]
+
+
+def test_feed_when_the_frame_is_an_end_marker() -> None:
+    """It means nothing; and nothing is held back at the end."""
+    assert wire().feed(frame("[DONE]")) == wire().feed(frame(" [DONE]\n")) == []
+    assert wire().close() == []
+
+
+def test_feed_when_users_have_events_of_their_own() -> None:
+    """They come from the wire under their tags; eventflow's own do not."""
+    assert wire().feed(frame({"type": "tests_wires.tick", "n": 3})) == [Tick(3)]
+    assert wire().feed(frame({"n": 3}, "tests_wires.tick")) == [Tick(3)]
+    data = {"type": "eventflow.tool_call", "kind": "function", "name": "rm", "arguments": "{}"}
+    for name in ("message", "eventflow.tool_call", "eventflow_tool_call"):
+        assert wire().feed(frame(data, name)) == [UnknownEvent("eventflow.tool_call", data)]
+
+
+def test_feed_when_a_limit_is_reached() -> None:
+    """The depth that is allowed is the wire's."""
+    data = frame({"type": "vendor", "a": [[1]]})
+    assert ResponsesWire(Limits(json_depth=3)).feed(data)
+    assert ResponsesWire(Limits(json_depth=None)).feed(data)
+    with pytest.raises(LimitExceeded):
+        ResponsesWire(Limits(json_depth=2)).feed(data)
+
+
+@given(st.text(max_size=40), st.sampled_from(["message", "error", "vendor", *event_classes()]))
+def test_feed_when_the_data_is_any_text(data: str, name: str) -> None:
+    """Events or an eventflow error come of it, and the same of detection."""
+    for call in (wire().feed, lambda frame: detect(frame, Limits())):
+        with contextlib.suppress(EventflowError):
+            call(Frame(event=name, data=data))
+
+
+def test_feed_when_text_cannot_be_encoded() -> None:
+    """Frames of Python code may hold lone surrogates."""
+    odd = Frame(event="message", data='{"type":"response.output_text.delta","delta":"\ud800"}')
+    assert wire().feed(odd) == [TextDelta("\ud800")]
+    assert not ResponsesWire.fits(odd)
+
+
+@pytest.mark.parametrize(
+    "tag", [*sorted(tag for tag in event_classes() if tag.startswith(("response.", "err"))), "vendor"]
+)
+def test_direct_when_a_name_is_asked(tag: str) -> None:
+    """There is a decoder for flat events alone, and it gives what the wire gives."""
+    cls = event_classes().get(tag)
+    read = wire().direct(tag)
+    assert (read is not None) == (cls is not None and cls is not StreamError and is_flat(cls))
+
+
+@given(wire_events())
+def test_direct_when_it_decodes(event: Event) -> None:
+    """It gives the wire's event, and refuses what is another's with an error that is known."""
+    for name in ("response.output_text.delta", event.type):
+        read = wire().direct(name)
+        if read is None:
+            continue
+        if name == event.type:
+            assert read(event.to_json()) == decode(event.to_json(), name) == event
+        else:
+            with pytest.raises(STRICT_ERRORS):
+                read(event.to_json())
+
+
+def test_direct_when_the_name_is_eventflows_or_a_users() -> None:
+    """There is none: a peer makes none of the first, and the second may nest."""
+    assert wire().direct("eventflow.tool_call") is wire().direct("tests_wires.tick") is None
+
+
+# --- the choice of a wire --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        frame({"type": "response.created", "response": {}}),
+        frame({"type": "response.created", "response": {}}, "response.created"),
+        frame("{", "response.created"),
+        frame({"response": {}}, "response_created"),
+        frame({"type": "codex.rate_limits"}),
+        frame({"type": "tests_wires.tick"}),
+        frame({}, "tests_wires.tick"),
+        frame({"error": {"message": "no"}}),
+        frame({"error": "no"}),
+        frame("out of memory", "error"),
+        frame({"type": "vendor", "error": None}, "vendor"),
+    ],
+    ids=lambda frame: f"{frame.event} {frame.data}",
+)
+def test_detect_when_a_stream_is_of_the_responses_api(first: Frame) -> None:
+    """A name that is known, a type, or an error in the data says so."""
+    assert isinstance(detect(first, Limits()), ResponsesWire)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        frame({"object": "chat.completion.chunk", "choices": []}),
+        frame({"object": "chat.completion.chunk", "choices": [], "error": None}),
+        frame({"candidates": []}),
+        frame({"type": 5}),
+        frame([1]),
+        frame("<html>\x1b"),
+        frame('{"type":"\ud800'),
+        frame("[" * 100_000),
+    ],
+    ids=lambda frame: frame.data[:20],
+)
+def test_detect_when_a_stream_is_of_no_known_wire(first: Frame) -> None:
+    """The error names the wires, says what to pass, and shows the start, safe to print."""
+    with pytest.raises(DecodeError) as caught:
+        detect(first, Limits())
+    assert "the stream fits no known wire (responses); pass wire=..." in caught.value.message
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 600
+    assert caught.value.frame is first
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("responses-*.sse")), ids=lambda path: path.stem)
+def test_detect_when_a_stream_was_recorded(path: Path) -> None:
+    """Real streams of the Responses API are found, and all their frames are known events."""
+    frames = list(frames_of([path.read_bytes()]))
+    found = detect(frames[0], Limits())
+    assert isinstance(found, ResponsesWire)
+    events = [event for frame in frames for event in found.feed(frame)]
+    assert events
+    assert not any(isinstance(event, UnknownEvent) for event in events)
+
+
+def test_wire_when_named() -> None:
+    """A known name gives a wire of its own for every stream; an unknown one an error that names the known."""
+    first, second = wire_named("responses", Limits()), wire_named("responses", Limits())
+    assert isinstance(first, ResponsesWire)
+    assert first is not second
+    with pytest.raises(UsageError, match=r"no wire is called 'response'; there is responses"):
+        wire_named("response", Limits())
+
+
+def test_public_names_when_listed() -> None:
+    """They exist, and have docstrings."""
+    assert all(getattr(wires, name).__doc__ for name in wires.__all__)
