@@ -53,7 +53,7 @@ _EXCERPT = 200  # characters of foreign bytes in a message: enough to recognise 
 
 def excerpt(data: bytes | str, length: int = _EXCERPT) -> str:
     """The start of *data*, safe to print: control characters escaped, cut to *length* characters."""
-    text = data[: length * 4].decode("utf-8", "replace") if isinstance(data, bytes) else data
+    text = data[: length * 4 + 4].decode("utf-8", "replace") if isinstance(data, bytes) else data
     shown = text[:length].encode("unicode_escape").decode("ascii")
     return shown + ("…" if len(text) > length else "")
 

@@ -24,10 +24,12 @@ class Tick(Event, tag="tests.tick"):
 
 
 def created(response_id: str = "resp_1") -> JSON:
+    """The response begins."""
     return {"type": "response.created", "response": {"id": response_id, "status": "in_progress", "output": []}}
 
 
 def delta(text: str, *, item_id: str = "msg_1", index: int = 0) -> JSON:
+    """A piece of text of a message."""
     return {
         "type": "response.output_text.delta",
         "item_id": item_id,
@@ -38,24 +40,29 @@ def delta(text: str, *, item_id: str = "msg_1", index: int = 0) -> JSON:
 
 
 def deltas(*texts: str) -> list[JSON]:
+    """Pieces of text of one message."""
     return [delta(text) for text in texts]
 
 
 def message(text: str, *, item_id: str = "msg_1") -> JSON:
+    """A message: open while it has no text, closed otherwise."""
     content = [{"type": "output_text", "text": text, "annotations": []}] if text else []
     status = "completed" if text else "in_progress"
     return {"type": "message", "id": item_id, "role": "assistant", "status": status, "content": content}
 
 
 def opened(item: JSON | None = None, *, index: int = 0) -> JSON:
+    """An item begins."""
     return {"type": "response.output_item.added", "output_index": index, "item": item or message("")}
 
 
 def closed(item: JSON, *, index: int = 0) -> JSON:
+    """An item is complete."""
     return {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
 def text_done(text: str) -> JSON:
+    """The text of a message is whole."""
     return {
         "type": "response.output_text.done",
         "item_id": "msg_1",
@@ -66,6 +73,7 @@ def text_done(text: str) -> JSON:
 
 
 def call(arguments: str, *, status: str = "completed", name: str = "weather", number: int = 1) -> JSON:
+    """A function call."""
     return {
         "type": "function_call",
         "id": f"fc_{number}",
@@ -77,6 +85,7 @@ def call(arguments: str, *, status: str = "completed", name: str = "weather", nu
 
 
 def call_delta(text: str, *, number: int = 1) -> JSON:
+    """A piece of arguments."""
     return {
         "type": "response.function_call_arguments.delta",
         "item_id": f"fc_{number}",
@@ -86,23 +95,27 @@ def call_delta(text: str, *, number: int = 1) -> JSON:
 
 
 def completed(*items: JSON, response_id: str = "resp_1") -> JSON:
+    """The response is whole, with *items*."""
     response = {"id": response_id, "status": "completed", "output": list(items)}
     response["usage"] = {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}
     return {"type": "response.completed", "response": response}
 
 
 def incomplete(*items: JSON) -> JSON:
+    """The response was cut short."""
     response = {"id": "resp_1", "status": "incomplete", "output": list(items)}
     response["incomplete_details"] = {"reason": "max_output_tokens"}
     return {"type": "response.incomplete", "response": response}
 
 
 def failed(code: str | None = "server_error", message: str = "it broke") -> JSON:
+    """The response failed; without a *code*, for no reason given."""
     fault = {"code": code, "message": message} if code else None
     return {"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "output": [], "error": fault}}
 
 
 def error(code: str = "rate_limit_exceeded", message: str = "slow down") -> JSON:
+    """An error event in the documented, flat shape."""
     return {"type": "error", "code": code, "message": message, "param": None}
 
 
@@ -113,6 +126,7 @@ def answer(*texts: str, end: Callable[..., JSON] = completed) -> list[JSON]:
 
 
 def numbered(events: Iterable[JSON], start: int = 0) -> list[JSON]:
+    """The events with sequence numbers."""
     return [{**event, "sequence_number": number} for number, event in enumerate(events, start)]
 
 
@@ -125,10 +139,12 @@ def block(event: JSON) -> bytes:
 
 
 def body(events: Iterable[JSON]) -> bytes:
+    """Events as one body."""
     return b"".join(map(block, events))
 
 
 def bytewise(data: bytes) -> list[bytes]:
+    """A body in chunks of one byte."""
     return [data[place : place + 1] for place in range(len(data))]
 
 

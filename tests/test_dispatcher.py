@@ -166,7 +166,7 @@ def test_selectors_when_several() -> None:
     ],
 )
 def test_selector_when_misspelt(select: str, hint: str) -> None:
-    """What can never match is refused at registration, in each form, with the nearest spelling and the way to a pattern."""
+    """What can never match is refused at registration, with the nearest spelling and the way to a pattern."""
     flow = Dispatcher()
     with pytest.raises(UsageError, match="no event is called") as decorated:
         flow.on(select)
@@ -294,6 +294,7 @@ def test_handler_when_it_is_no_plain_function() -> None:
     flow.on(TextDone, plain.append)
     flow.on(TextDone, print)
     flow.on(TextDone)(repr)
+    flow.on(TextDone)(str)
     flow.on(TextDone, functools.partial(texts.insert, 0))
     flow.run(AB)
     name = "response.output_text.done"
@@ -387,7 +388,7 @@ def test_undo_when_it_is_a_context_manager() -> None:
     """In a ``with`` block the handler is registered until the end of the block, also when it is left by an error."""
     heard: list[str] = []
     flow = Dispatcher()
-    with pytest.raises(KeyError), flow.on("*", lambda event: heard.append(event.type)):
+    with pytest.raises(KeyError), flow.on("*", lambda event: heard.append(event.type)):  # noqa: PT012  # how it is left
         flow.run([completed()])
         raise KeyError
     flow.run([completed()])
@@ -623,7 +624,7 @@ def test_emission_when_the_generator_is_async() -> None:
 
 @pytest.mark.parametrize("face", ["run", "arun"])
 def test_emission_when_it_is_no_event(face: str) -> None:
-    """A generator that yields something else ends the run with an error that names the handler; `emit` refuses at once."""
+    """A generator that yields something else ends the run with an error naming the handler; `emit` refuses at once."""
     flow = Dispatcher()
 
     @flow.on(TextDone)

@@ -77,7 +77,9 @@ def _blocks(draw: st.DrawFn) -> bytes:
     if number is not None:
         event["sequence_number"] = number
     name = event.get("type", "error")
-    data = json.dumps(event, ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])))
+    data = json.dumps(
+        event, ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+    )
     style = draw(st.integers(0, 13))
     text = {
         0: f"data: {data}\n\n",
@@ -312,7 +314,9 @@ def test_recorded_streams_when_cut_bytewise(make: Any, name: str, fixtures: Any)
 def test_unheard_frames_when_they_are_malformed() -> None:
     """A relay that does not parse what nobody listens to does not stumble over it either, however the body is cut."""
     whole = body([created(), _WRONG, completed()]) + b"\r\n"
-    ends = {Dispatcher(snapshot=False).run(chunks, check=False).status for chunks in ([whole], [whole[:-2], whole[-2:]])}
+    ends = {
+        Dispatcher(snapshot=False).run(chunks, check=False).status for chunks in ([whole], [whole[:-2], whole[-2:]])
+    }
     assert ends == {"completed"}
 
 

@@ -60,7 +60,7 @@ class _Imports(ast.NodeVisitor):
         self.found: list[tuple[str, str | None, bool]] = []
         self._depth = 0
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802  # ast's name
+    def visit_If(self, node: ast.If) -> None:  # ast's name
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             for statement in node.orelse:
                 self.visit(statement)
@@ -74,15 +74,16 @@ class _Imports(ast.NodeVisitor):
 
     visit_FunctionDef = visit_AsyncFunctionDef = _visit_function  # noqa: N815  # ast's names
 
-    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
+    def visit_Import(self, node: ast.Import) -> None:
         self.found += [(alias.name, None, self._depth > 0) for alias in node.names]
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert node.level == 0
         self.found += [(node.module or "", alias.name, self._depth > 0) for alias in node.names]
 
 
 def imports(path: Path) -> list[tuple[str, str | None, bool]]:
+    """What the module at *path* imports."""
     visitor = _Imports()
     visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
     return visitor.found
@@ -125,7 +126,8 @@ def test_imports_when_walked_point_downwards(module: str) -> None:
 def test_imports_when_walked_have_no_cycle() -> None:
     """Module-level imports have no cycle, within packages either."""
     graph = {
-        module: {imported_module(target, name) for target, name, late in imports(path) if not late} & set(MODULES) - {module}
+        module: {imported_module(target, name) for target, name, late in imports(path) if not late}
+        & set(MODULES) - {module}
         for module, path in MODULES.items()
     }
     for module in list(graph):  # importing a submodule runs its package, which may name its own submodules
@@ -146,7 +148,9 @@ def test_library_when_walked_does_not_know_the_bundled_plugins(module: str) -> N
     assert not any(target.split(".")[0] == "eventflow_plugins" for target, _, _ in imports(MODULES[module]))
 
 
-@pytest.mark.parametrize(("module", "path"), list(sources(PLUGINS)), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("module", "path"), list(sources(PLUGINS)), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_bundled_plugins_when_walked_use_public_names(module: str, path: Path) -> None:
     """A bundled plugin imports what is in a module's ``__all__``, and no module with an underscore."""
     for target, name, _ in imports(path):
@@ -158,11 +162,13 @@ def test_bundled_plugins_when_walked_use_public_names(module: str, path: Path) -
 
 
 def run_python(code: str) -> str:
+    """What *code* prints in a Python of its own."""
     command = [sys.executable, "-W", "error", "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-LOADED = "import sys; print(sorted(m for m in ('httpx', 'anyio', 'trio', 'click', 'rich', 'eventflow_plugins') if m in sys.modules))"
+HEAVY = ("httpx", "anyio", "trio", "click", "rich", "eventflow_plugins")
+LOADED = f"import sys; print([module for module in {HEAVY} if module in sys.modules])"
 
 
 @pytest.mark.parametrize(

@@ -139,20 +139,24 @@ def seconds(call_it: Callable[[], Any]) -> float:
 
 
 def text_stream(count: int) -> Iterator[bytes]:
+    """Deltas in chunks of 4 KiB."""
     yield from pieces(count, delta(WORD))
 
 
 def text_without_chunks(count: int) -> Iterator[bytes]:
+    """Deltas, one a chunk."""
     yield from pieces(count, delta(WORD), size=1)
 
 
 def arguments_stream(count: int) -> Iterator[bytes]:
+    """Pieces of the arguments of a call, one a chunk."""
     yield body([created(), opened(call("", status="in_progress"), index=1)])
     yield from (body([call_delta(WORD)]) for _ in range(count))
     yield body([closed(call(WORD * count), index=1), completed()])
 
 
 def one_event(count: int) -> Iterator[bytes]:
+    """One long event in small chunks."""
     whole = body([created(), opened(), text_done(WORD * count * 5), completed(message("x"))])
     yield from (whole[start : start + 100] for start in range(0, len(whole), 100))
 

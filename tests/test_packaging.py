@@ -89,7 +89,9 @@ def test_wheel_when_its_metadata_is_read(wheel: Path) -> None:
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
     assert metadata["Name"] == "eventflow-stream"
     needed = {value.split(";")[0].strip() for value in metadata.get_all("Requires-Dist", []) if "extra ==" not in value}
-    names = {name for name in ("anyio", "attrs", "blinker", "httpx", "msgspec") if any(n.startswith(name) for n in needed)}
+    names = {
+        name for name in ("anyio", "attrs", "blinker", "httpx", "msgspec") if any(n.startswith(name) for n in needed)
+    }
     assert len(needed) == len(names) == 5
     assert "cli" in metadata.get_all("Provides-Extra", [])
     assert "[eventflow.plugins]" in entry_points

@@ -30,12 +30,31 @@ from scenarios import (
     opened,
 )
 
-from eventflow import Dispatcher, Event, HandlerFailed, Limits, Plugin, Run, TextDelta, TextDone, on, rewrite, state, transform
+from eventflow import (
+    Dispatcher,
+    Event,
+    HandlerFailed,
+    Limits,
+    Plugin,
+    Run,
+    TextDelta,
+    TextDone,
+    on,
+    rewrite,
+    state,
+    transform,
+)
 from eventflow.events import encode_json
 from eventflow.sse import Frame
 
 AB = answer("a", "b")
-CALL = [created(), opened(call("", status="in_progress"), index=1), call_delta("{}"), closed(call("{}"), index=1), completed()]
+CALL = [
+    created(),
+    opened(call("", status="in_progress"), index=1),
+    call_delta("{}"),
+    closed(call("{}"), index=1),
+    completed(),
+]
 
 STREAMS: dict[str, list[Any]] = {
     "mappings": AB,

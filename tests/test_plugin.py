@@ -19,6 +19,7 @@ from eventflow import (
     Dispatcher,
     Event,
     HandlerFailed,
+    Part,
     Plugin,
     Run,
     TextDelta,
@@ -204,7 +205,7 @@ def test_decorator_when_written_without_a_selector(decorator: Any) -> None:
 
 
 def test_methods_when_static_class_or_stacked() -> None:
-    """Static and class methods serve; a method under several decorators hears an event once; the run is given on wish."""
+    """Static and class methods serve; a method under several decorators hears an event once."""
     heard: list[Any] = []
 
     class Odd(Plugin):
@@ -305,7 +306,9 @@ def run_through(give: Any, *more: Plugin, face: str = "run") -> list[Any]:
         def change(self, event: TextDone) -> Any:
             return give(event)
 
-    outcome = drive(face, [*deltas("x"), {"type": "response.output_text.done", "text": "x"}], Dispatcher(Gives(), *more))
+    outcome = drive(
+        face, [*deltas("x"), {"type": "response.output_text.done", "text": "x"}], Dispatcher(Gives(), *more)
+    )
     return outcome.heard[1:]
 
 
@@ -503,7 +506,7 @@ def test_hooks_when_the_stream_ends(face: str, ending: str) -> None:
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("face", FACES)
 def test_hooks_when_one_raises(face: str, place: int, hook: str) -> None:
-    """What a hook raises ends the run, with a note naming it; every plugin's `stop` is still called once, in reverse."""
+    """What a hook raises ends the run, with a note naming it; every `stop` is still called once, in reverse."""
     log: list[str] = []
     plugins = [Hooks(name, log, hook if place == number else "") for number, name in enumerate("abc")]
     outcome = drive(face, AB, Dispatcher(*plugins))
@@ -681,6 +684,38 @@ def test_use_when_it_is_no_plugin(wrong: Any) -> None:
         Dispatcher().use(WordCount(), minimum=3)
 
 
+@pytest.mark.xfail(strict=True, reason="the undo takes out every use of the instance")
+def test_use_when_one_instance_is_used_twice_and_undone() -> None:
+    """An undo takes back its own use, and no other of the same instance."""
+    plugin = WordCount()
+    flow = Dispatcher(plugin)
+    undo = flow.use(plugin)
+    undo()
+    assert len(flow.run(AB).plugins) == 1
+
+
+def test_plugin_when_it_is_the_bare_class() -> None:
+    """A `Plugin` that does nothing may stand in a pipeline."""
+    assert len(Dispatcher(Plugin()).run(AB).plugins) == 1
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_rewrite_when_the_stream_ends_within_its_text(face: str) -> None:
+    """What a rewrite still holds when the stream ends early goes on as a delta, behind its plugin."""
+
+    class Holds(Plugin):
+        @rewrite("text")
+        def last_character(self, text: str, part: Part) -> str:
+            text = part.held + text
+            part.held = "" if part.final else text[-1:]
+            return text if part.final else text[:-1]
+
+    outcome = drive(face, [created(), *deltas("ab", "cd")], Dispatcher(Holds()))
+    given = [event.delta for event in outcome.heard if isinstance(event, TextDelta)]
+    assert given == ["a", "bc", "d"]
+    assert isinstance(outcome.raised, StreamTruncated)
+
+
 # --- shared resources ------------------------------------------------------------------------------------------------
 
 
@@ -780,7 +815,9 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
         info = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
-        info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+        info.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8"
+        )
         lines = [f"{plugin} = {target}" for plugin, target in plugins.items()]
         info.joinpath("entry_points.txt").write_text(
             "[eventflow.plugins]\n" + "\n".join(lines) + "\n", encoding="utf-8"
@@ -896,7 +933,9 @@ def test_plugin_when_the_environment_limits_names(packages: Any, monkeypatch: py
 def test_plugin_when_configured_wrongly(packages: Any) -> None:
     """A wrong configuration, and an entry point that is or gives no plugin, are errors that name the plugin."""
     targets = {"letters": "Letters", "number": "nothing", "wrong": "wrong", "make": "make"}
-    packages("strangers-letters", {"strangers_letters": STRANGER}, {k: f"strangers_letters:{v}" for k, v in targets.items()})
+    packages(
+        "strangers-letters", {"strangers_letters": STRANGER}, {k: f"strangers_letters:{v}" for k, v in targets.items()}
+    )
     with pytest.raises(PluginError, match=r"'letters' cannot be configured so: .*size"):
         Dispatcher().use("letters", size=3)
     with pytest.raises(PluginError, match="is no plugin class and no function"):

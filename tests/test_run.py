@@ -1,4 +1,4 @@
-"""How a run goes and ends: the status table, errors and what they carry, order of numbers, limits, leaving, cancelling."""
+"""How a run goes and ends: the status table, what errors carry, sequence numbers, limits, leaving, cancelling."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from scenarios import (
     ASYNC,
     FACES,
+    JSON,
     SYNC,
     AsyncWatched,
-    JSON,
     Tick,
     Watched,
     answer,
@@ -158,16 +158,21 @@ def test_status_when_the_source_fails(face: str) -> None:
         assert source.closed == 1
 
 
-def fails(face: str, flow: Dispatcher, source: Any) -> Exception:
-    """Run *source* through *face*; the error it ends with."""
+def run_through(face: str, flow: Dispatcher, source: Any) -> None:
+    """Run *source* itself through *face*."""
     start: dict[str, Callable[[], Any]] = {
         "run": lambda: flow.run(source),
         "stream": lambda: list(flow.stream(source)),
         "arun": lambda: asyncio.run(flow.arun(source)),
         "astream": lambda: asyncio.run(_alist(flow, source)),
     }
+    start[face]()
+
+
+def fails(face: str, flow: Dispatcher, source: Any) -> Exception:
+    """Run *source* through *face*; the error it ends with."""
     with pytest.raises(Exception) as caught:  # noqa: PT011  # which one is the caller's to see
-        start[face]()
+        run_through(face, flow, source)
     return caught.value
 
 
@@ -440,12 +445,8 @@ def test_plugins_when_asked_for() -> None:
     calls: list[str] = []
     run = Dispatcher(Watch(calls)).run(AB)
     assert run[Watch] is run.plugins[0]
-    with pytest.raises(UsageError, match="no Other runs here; the plugins of this run: Watch"):
-
-        class Other(Plugin):
-            """Not there."""
-
-        run[Other]  # noqa: B018  # it raises
+    with pytest.raises(UsageError, match="no _Echo runs here; the plugins of this run: Watch"):
+        run[_Echo]
 
 
 def test_feed_when_the_run_has_a_source() -> None:
@@ -461,6 +462,7 @@ def test_feed_when_the_run_has_a_source() -> None:
 
 
 def kinds(run: Run) -> list[str]:
+    """What was odd, in order."""
     return [warning.kind for warning in run.warnings]
 
 
@@ -557,7 +559,12 @@ LIMITED: dict[str, tuple[Limits, list[JSON], int | None]] = {
     "text": (Limits(text=10), [created(), *deltas("12345", "67890", "1", "2"), completed()], 3),
     "arguments": (
         Limits(arguments=10),
-        [created(), opened(call("", status="in_progress"), index=1), *(call_delta("12345") for _ in range(3)), completed()],
+        [
+            created(),
+            opened(call("", status="in_progress"), index=1),
+            *(call_delta("12345") for _ in range(3)),
+            completed(),
+        ],
         4,
     ),
     "calls": (
@@ -692,7 +699,7 @@ def test_break_when_in_a_with_block() -> None:
     """A ``with`` block closes the source at its end, also where it is left by an exception."""
     for leave in ("break", "raise"):
         source = Watched(map(block, AB))
-        with pytest.raises(KeyError), Dispatcher().stream(source) as events:
+        with pytest.raises(KeyError), Dispatcher().stream(source) as events:  # noqa: PT012  # how it is left
             for _ in events:
                 if leave == "break":
                     break
@@ -742,7 +749,14 @@ def test_stream_when_closed_by_hand() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("leave", ["break", "raise", "close"])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "break",
+        "raise",
+        "close",
+    ],
+)
 def test_astream_when_left(leave: str, backend: str) -> None:
     """``async with`` closes the source before control returns: after a break, an exception, by hand."""
     calls: list[str] = []
@@ -826,12 +840,7 @@ def test_source_when_a_handler_raises(face: str) -> None:
             raise fault
 
         with pytest.raises(type(fault)):
-            {
-                "run": lambda: flow.run(source),
-                "stream": lambda: list(flow.stream(source)),
-                "arun": lambda: asyncio.run(flow.arun(source)),
-                "astream": lambda: asyncio.run(_alist(flow, source)),
-            }[face]()
+            run_through(face, flow, source)
         assert source.closed == 1
         assert calls == ["start", "stop"]
 
@@ -948,7 +957,7 @@ def test_cancel_when_from_another_task_while_waiting(backend: str) -> None:
         flow.on("response.created", lambda event, run: runs.append(run))
 
         async def other() -> None:
-            while not runs or runs[0].events < 4:
+            while not runs or runs[0].events < 4:  # noqa: ASYNC110  # the run waits, it sets nothing
                 await anyio.sleep(0.001)
             runs[0].cancel()
 
@@ -990,8 +999,17 @@ def test_cancel_when_from_another_thread_in_a_sync_run() -> None:
     assert run.status == "cancelled"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("face", ["arun", "astream", "aopen"])
+@pytest.mark.parametrize(
+    ("face", "backend"),
+    [
+        ("arun", "asyncio"),
+        ("astream", "asyncio"),
+        ("aopen", "asyncio"),
+        ("arun", "trio"),
+        ("astream", "trio"),
+        ("aopen", "trio"),
+    ],
+)
 def test_task_when_cancelled(face: str, backend: str) -> None:
     """A cancelled task cancels its run: source closed, stop called and awaited, the cancellation goes on."""
     ended: list[str] = []
@@ -1020,7 +1038,7 @@ def test_task_when_cancelled(face: str, backend: str) -> None:
 
         async with anyio.create_task_group() as group:
             group.start_soon(work)
-            while not runs or runs[0].events < 4:
+            while not runs or runs[0].events < 4:  # noqa: ASYNC110  # the run waits, it sets nothing
                 await anyio.sleep(0.001)
             group.cancel_scope.cancel()
         assert runs[0].status == "cancelled"
@@ -1061,7 +1079,7 @@ def test_task_when_cancelled_by_asyncio_itself() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_task_when_cancelled_in_a_handler(backend: str) -> None:
     """A cancellation that arrives while a handler waits ends the run too."""
 
@@ -1152,7 +1170,7 @@ def test_push_when_left() -> None:
     with flow.open(check=False) as unchecked:
         unchecked.feed(body(AB[:3]))
     assert isinstance(unchecked.error, StreamTruncated)
-    with pytest.raises(KeyError), flow.open() as left:
+    with pytest.raises(KeyError), flow.open() as left:  # noqa: PT012  # how it is left
         left.feed(body(AB[:3]))
         raise KeyError
     assert left.status == "cancelled"
@@ -1306,3 +1324,53 @@ def test_outbox_when_plugins_fill_it() -> None:
     flow = Dispatcher(_Echo())
     assert flow.run(AB).outbox == [{"type": "message", "text": text} for text in "ab"]
     assert flow.run([completed()]).outbox == []
+
+
+@pytest.mark.xfail(strict=True, reason="a RuntimeError without a note: the generators of the loop turn it into one")
+@pytest.mark.parametrize("face", FACES)
+def test_handler_failure_when_it_is_a_stop_iteration(face: str) -> None:
+    """A handler whose ``next()`` finds nothing ends the run like any other failure, with a note that names it."""
+
+    def empty(event: Event) -> None:
+        next(iter(()))
+
+    flow = Dispatcher()
+    flow.on(TextDelta, empty)
+    outcome = drive(face, AB, flow)
+    assert outcome.run.status == "failed"
+    assert outcome.raised is not None
+    assert "empty on response.output_text.delta" in "".join(getattr(outcome.raised, "__notes__", ()))
+
+
+def test_error_when_it_belongs_to_another_run() -> None:
+    """A run over the events of another that fails ends with the other's error, which stays the other's."""
+    inner = Dispatcher().stream(AB[:3])
+    outer = Dispatcher().run(inner, check=False)
+    assert outer.status == "truncated"
+    assert outer.error is inner.run.error
+    assert outer.error is not None
+    assert outer.error.run is inner.run
+
+
+def test_push_when_dropped_in_its_middle() -> None:
+    """A run that is never left is no error: nobody drives it any more."""
+    push = Dispatcher().open()
+    run = push.__enter__()
+    run.feed(body(AB[:3]))
+    assert run.text == "a"
+    del push, run
+    gc.collect()
+
+
+@pytest.mark.parametrize("hook", ["run", "arun"])
+def test_awaitable_when_it_has_no_close(hook: str) -> None:
+    """An awaitable of any class is awaited in an async run, and an error in a sync one."""
+
+    class Later:
+        def __await__(self) -> Any:
+            yield from asyncio.sleep(0).__await__()
+
+    flow = Dispatcher()
+    flow.on(TextDelta, lambda event: Later())
+    outcome = drive(hook, AB, flow)
+    assert isinstance(outcome.raised, UsageError if hook == "run" else type(None))

@@ -10,8 +10,8 @@ import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, multiple, rule
 from hypothesis.stateful import Bundle as Pool
+from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, multiple, rule
 from scenarios import Tick
 
 from eventflow import (
@@ -292,15 +292,16 @@ class DispatcherMachine(RuleBasedStateMachine):
         if last or not survived:
             expected += self.stops(running)
         mark = len(self.log)
-        try:
+        if survived:
             running.run.feed(events[-1])
-        except _Boom as error:
-            assert not survived
-            assert any(running.run.id in note and error.args[0] in note for note in error.__notes__)
+        else:
+            with pytest.raises(_Boom) as caught:
+                running.run.feed(events[-1])
+            (note,) = caught.value.__notes__
+            assert running.run.id in note
+            assert caught.value.args[0] in note
             assert running.run.status == "failed"
             running.leave.close()
-        else:
-            assert survived
         assert self.log[mark:] == expected
         assert running.run.events > 0 or not survived
         if last or not survived:

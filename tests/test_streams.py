@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from scenarios import AsyncWatched, Tick, Watched, answer, block, body, completed, deltas
 
@@ -56,7 +57,7 @@ def test_astream_when_iterated(backend: str) -> None:
 
         @flow.on("*")
         async def hear(event: Event) -> None:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             heard.append(event.type)
 
         pulled: list[int] = []

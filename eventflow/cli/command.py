@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -64,8 +63,9 @@ def _eventflow() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a locale that lacks a character must not end a stream
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # stdout may be closed, or a stand-in
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # a locale that lacks a character must not end a stream
     try:
         # not main(), which has exit codes of its own for Ctrl-C and a broken pipe
         with _eventflow.make_context("eventflow", list(sys.argv[1:] if arguments is None else arguments)) as context:

@@ -93,12 +93,12 @@ class Accumulate(Plugin):
 
     on_change: Callable[[Accumulate], object] | None = None
     _snapshot: Snapshot = state(factory=Snapshot)
-    _pending: list[Event] = state(factory=list)
+    _pending: list[Event] = state(factory=list[Event])
     _running: bool = state(default=False)
     # Which item an event is for, by the rules of the fold: its id, else its index, else the last one still open.
-    _places: dict[str | int | None, _Call] = state(factory=dict)
-    _open: dict[_Call, None] = state(factory=dict)
-    _named: dict[str | None, _Call] = state(factory=dict)  # by call id and item id, for those who ask
+    _places: dict[str | int | None, _Call] = state(factory=dict[str | int | None, _Call])
+    _open: dict[_Call, None] = state(factory=dict[_Call, None])
+    _named: dict[str, _Call] = state(factory=dict[str, _Call])  # by call id and item id, for those who ask
 
     def __attrs_post_init__(self) -> None:
         if self.on_change is not None and not callable(self.on_change):

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import attrs
 
@@ -70,17 +70,17 @@ class Log(Plugin):
 
     A line of JSON has ``time`` (Unix seconds) and ``run`` (its id), and either the event or how the run stands::
 
-        {"time":1767225600.25,"run":"run_5f2e61f00c8b1a2d","n":3,"event":{"type":"response.output_text.delta",...}}
         {"time":1767225600.0,"run":"run_5f2e61f00c8b1a2d","status":"running"}
+        {"time":1767225600.25,"run":"run_5f2e61f00c8b1a2d","n":3,"event":{"type":"response.output_text.delta",...}}
         {"time":1767225601.5,"run":"run_5f2e61f00c8b1a2d","status":"completed","events":9,"seconds":1.5,"error":null}
 
     ``event`` is the event as `eventflow.events.decode_mapping` reads it, and as any source may yield it. ``n`` counts
     the events received, from 1; what a plugin or handler emits has the number of the event that it followed.
-    ``error`` is the class of ``run.error``.
+    ``error`` is the class of ``run.error``; it is null where a handler raised, which ``failed`` alone tells.
 
     A file is opened once per dispatcher, for all its runs in all threads, and closed with it. A line goes to the disk
-    in one write, so that several programs may append to one file. What cannot be written is kept, up to 1 MiB, and
-    written before the next line, or when the file is closed.
+    in one write, so that several programs may append to one file. No line is lost without a word: one that cannot be
+    written is an error, is kept (up to 1 MiB of them), and goes before the next one, or when the file is closed.
 
     Attributes:
         path: The file to append to; by default, lines go to `logging`.
@@ -113,7 +113,7 @@ class Log(Plugin):
     _level: int = attrs.field(init=False, repr=False)
     _matchers: tuple[Matcher, ...] = attrs.field(init=False, repr=False)
     _begun: float | None = state(default=None)
-    _wanted: dict[type[Event], bool] = state(factory=dict)
+    _wanted: dict[type[Event], bool] = state(factory=dict[type[Event], bool])
 
     def __attrs_post_init__(self) -> None:
         if self.path is not None and self.logger is not None:
@@ -178,13 +178,13 @@ class Log(Plugin):
             self._log(event, run)
 
     def _log(self, event: Event, run: Run) -> None:
-        if not self._wants(event):
+        if not self._wants(event) or (self._file is None and not self._logger.isEnabledFor(self._level)):
             return
         if not self.echo:
             event = _without_echo(event)
         if self._file is not None:
             self._file.write(_line(run, f'"n":{run.events},"event":{_json(event, self.max_chars)}'))
-        elif self._logger.isEnabledFor(self._level):
+        else:
             start, most = f"{run.id} {run.events} {_word(event.type)}", self.max_chars or _CHARS
             try:
                 line = _shown(start, _fields(event), most)
@@ -230,8 +230,7 @@ def _without_echo(event: Any) -> Any:
 
 
 def _response(event: LifecycleEvent) -> Response:
-    response: Response = event.response  # type: ignore[attr-defined]  # a field of every subclass
-    return response
+    return cast("Response", cast("Any", event).response)  # a field of every subclass
 
 
 def _line(run: Run, rest: str) -> bytes:
@@ -250,7 +249,7 @@ def _fault(error: Exception) -> dict[str, JSON]:
     return {"eventflow_unencodable": f"{type(error).__name__}: {error}"}
 
 
-def _cut(value: Any, most: int) -> Any:
+def _cut(value: JSON, most: int) -> JSON:
     """JSON with every text in it cut to *most* characters."""
     if isinstance(value, str):
         return _shortened(value, most)
