@@ -190,6 +190,10 @@ class Chain:
     def raised(self, error: Exception, step: Step, event: Event) -> None:
         """A step raised: report it where it is isolated, else end the run with it."""
         what = f"{step.name} on {event.type}"
+        if isinstance(error, StopIteration):  # would end the generators of the chain instead of the run
+            wrapped = RuntimeError(f"{step.name} raised StopIteration")
+            wrapped.__cause__ = error
+            error = wrapped
         if not step.isolate:
             error.add_note(f"raised by {what} in {self._where()}")
             raise error

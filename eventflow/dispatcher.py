@@ -287,8 +287,15 @@ class Dispatcher:
 
 
 def _close_all(opened: list[Plugin]) -> None:
+    """Close every plugin, last first, though one raises; raise what the first one did."""
+    first: Exception | None = None
     while opened:
-        opened.pop().close()
+        try:
+            opened.pop().close()
+        except Exception as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 # --- without a dispatcher --------------------------------------------------------------------------------------------

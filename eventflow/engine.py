@@ -62,6 +62,7 @@ Fused: TypeAlias = tuple[Callable[[bytes], Any] | None, tuple[Call, ...]]
 _HEAD = 256  # bytes of a body kept for the message that it is no event stream
 _CR = 13  # as a number: searching for it takes a tenth of the time
 _BATCH = 256  # events folded at once: few calls, and little memory under way
+_ROLL = 256 * 1024  # bytes of events kept under way: a few previews of images could fill memory
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
 _STRUCTURE = (ItemEvent, LifecycleEvent, ErrorEvent)  # events that say how a run goes: never fused
 _KINDS = {FunctionCall.type: "function", CustomToolCall.type: "custom", McpCall.type: "mcp"}
@@ -105,6 +106,7 @@ class Engine:
         self._snapshot = Snapshot()
         self._pending: list[Any] = []  # received last; the first `_folded` of them are folded
         self._folded = 0
+        self._roll_at = _ROLL  # bytes received at which they are let go of, few as they may be
         self._count = 0  # events before those
         self._sequence = Sequence(self._snapshot.note, strict=strict)
         self._calls = 0
@@ -143,6 +145,7 @@ class Engine:
         try:
             yield from self.chain.start()
             yield from self._read()
+            self.fold().close()
             if not self.chain.cancelled:
                 yield from self.chain.finish()
         except GeneratorExit:
@@ -150,6 +153,7 @@ class Engine:
         except BaseException as error:
             left = error
             self.outcome.left(error)
+            self.fold().close()
         if self.chain.cancelled and left is None:
             self.outcome.cancelled()
         self.outcome.over = True
@@ -258,7 +262,7 @@ class Engine:
                     yield from chain.drain()
                     if chain.cancelled:
                         return
-            if len(pending) >= _BATCH:
+            if len(pending) >= _BATCH or self._size >= self._roll_at:
                 self._roll()
 
     def _fuse(self, line: bytes) -> Fused | None:
@@ -287,6 +291,7 @@ class Engine:
             self.fold()
         self._count += len(self._pending)
         self._pending, self._folded = [], 0
+        self._roll_at = self._size + _ROLL
 
     # --- the layers --------------------------------------------------------------------------------------------------
 
@@ -411,7 +416,7 @@ class Engine:
                     self._sequence.expected = number + 1
                 elif not self._admit(event, number):
                     return
-            if len(self._pending) >= _BATCH:
+            if len(self._pending) >= _BATCH or self._size >= self._roll_at:
                 self._roll()
             self._pending.append(event)
             if self._exact:

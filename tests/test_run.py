@@ -1326,7 +1326,6 @@ def test_outbox_when_plugins_fill_it() -> None:
     assert flow.run([completed()]).outbox == []
 
 
-@pytest.mark.xfail(strict=True, reason="a RuntimeError without a note: the generators of the loop turn it into one")
 @pytest.mark.parametrize("face", FACES)
 def test_handler_failure_when_it_is_a_stop_iteration(face: str) -> None:
     """A handler whose ``next()`` finds nothing ends the run like any other failure, with a note that names it."""

@@ -180,6 +180,10 @@ class Accumulate(Plugin):
         """From now on there is something to read."""
         self._running = True
 
+    def stop(self, run: Run) -> None:
+        """What was under way when the stream ended is incomplete."""
+        self._folded().close()
+
     @on(OutputItemAdded)
     def _added(self, event: OutputItemAdded) -> None:
         self._open[self._known(_Call(), event.item, event.output_index)] = None
