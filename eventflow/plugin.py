@@ -348,7 +348,7 @@ def load(name: str) -> Callable[..., Plugin]:
         raise PluginError(f"plugin {name!r} of {chosen.distribution} is not in EVENTFLOW_PLUGINS; add it there")
     try:
         target = chosen.entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"plugin {name!r} of {chosen.distribution} does not import ({chosen.target}): {type(error).__name__}: {error}"
         ) from error

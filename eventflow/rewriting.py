@@ -88,8 +88,8 @@ class _Open:
 
     last: Any  # the last delta event: what a held-back rest is sent as
     part: Part = attrs.field(factory=Part)
-    received: list[str] = attrs.field(factory=list)
-    sent: list[str] = attrs.field(factory=list)
+    received: list[str] = attrs.field(factory=list[str])
+    sent: list[str] = attrs.field(factory=list[str])
 
 
 _FAMILIES: dict[Kind, str] = {
@@ -181,7 +181,7 @@ class Rewriter:
 
     def _changed(self, event: Any, closing: bool, before: list[Event]) -> Event:
         """An event that carries whole texts, with theirs; what must come first goes to *before*."""
-        cls = type(event)
+        cls = cast("type[Event]", type(event))
         if cls in self._wholes:
             kind, field_of_index, field = self._wholes[cls]
             keys = _keys(_places(event), kind, _index(event, field_of_index))
@@ -201,7 +201,7 @@ class Rewriter:
             if item is not event.item:
                 changed = event.replace(item=item)
         elif isinstance(event, LifecycleEvent):
-            response: Response = event.response  # type: ignore[attr-defined]  # a field of every subclass
+            response = cast("Response", getattr(event, "response"))  # noqa: B009  # a field of every subclass
             output = tuple(
                 self._item(item, _known_places(position, item.id), closing, before)
                 for position, item in enumerate(response.output)
@@ -303,14 +303,16 @@ class Rewriter:
         self, item: ShellCall | LocalShellCall, places: tuple[Place, ...], closing: bool, before: list[Event]
     ) -> OutputItem:
         field = _COMMANDS[type(item)]
-        commands = item.action.get(field) if isinstance(item.action, dict) else None
+        given: object = item.action
+        action = cast("dict[str, object]", given) if isinstance(given, dict) else {}
+        commands = action.get(field)
         if not isinstance(commands, list):
             return item
         changed = [
             self._whole(_keys(places, "command", index), text, closing, before) if isinstance(text, str) else text
             for index, text in enumerate(cast("list[object]", commands))
         ]
-        return item if changed == commands else item.replace(action={**item.action, field: changed})
+        return item if changed == commands else item.replace(action={**action, field: changed})
 
 
 def _places(event: Any) -> tuple[Place, ...]:

@@ -14,7 +14,7 @@ stays as the events before it brought it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import attrs
 
@@ -116,8 +116,8 @@ class Oddity:
 class _Text:
     """A text that grows: pieces until it is whole."""
 
-    joined: list[str] = attrs.field(factory=list)
-    pieces: list[str] = attrs.field(factory=list)
+    joined: list[str] = attrs.field(factory=list[str])
+    pieces: list[str] = attrs.field(factory=list[str])
     size: int = 0  # characters
 
     def __str__(self) -> str:
@@ -147,7 +147,7 @@ class _Part:
 
     kind: Kind
     text: _Text = attrs.field(factory=_Text)
-    annotations: list[Any] = attrs.field(factory=list)
+    annotations: list[Any] = attrs.field(factory=list[Any])
     template: ContentPart | None = None  # the part as opened or closed: what it carries besides its text
 
     def build(self) -> ContentPart:
@@ -168,7 +168,7 @@ class _Item:
     id: str | None
     item: OutputItem | None = None  # as opened, or as closed
     whole: bool = False  # it was closed
-    parts: dict[tuple[str, int, Kind], _Part] = attrs.field(factory=dict)  # by ("content" | "summary", index, kind)
+    parts: dict[tuple[str, int, Kind], _Part] = attrs.field(factory=dict[tuple[str, int, Kind], _Part])  # by ("content" | "summary", index, kind)
     arguments: _Text = attrs.field(factory=_Text)
     counted: int = 0  # characters of the item as closed
 
@@ -299,7 +299,7 @@ class Snapshot:
         item_id = index = content_index = None
         event: Any
         for event in events:
-            cls = type(event)
+            cls = type(event)  # pyright: ignore[reportUnknownVariableType]
             if cls is TextDelta:
                 if (
                     event.item_id == item_id
@@ -315,7 +315,7 @@ class Snapshot:
                 text = self._item_of(event).part("text", content_index).text
                 run = [event.delta]
                 continue
-            fold = _FOLDS.get(cls)
+            fold = _FOLDS.get(cls)  # pyright: ignore[reportUnknownArgumentType]
             if fold is not None:
                 if text is not None:
                     self.text_size += text.add("".join(run))
@@ -484,7 +484,7 @@ _KINDS: dict[type[object], Kind] = {OutputRefusal: "refusal", ReasoningText: "re
 def _part_of(item: _Item, event: Any, *, opens: bool = False) -> _Part:
     summary = isinstance(event, ReasoningSummaryPartAdded | ReasoningSummaryPartDone)
     index = event.summary_index if summary else event.content_index
-    part = item.part(_KINDS.get(type(event.part), "text"), index, opens=opens)
+    part = item.part(_KINDS.get(cast("type[object]", type(event.part)), "text"), index, opens=opens)
     part.template = event.part
     return part
 

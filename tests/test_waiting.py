@@ -195,17 +195,6 @@ def test_handler_when_a_source_fails_is_awaited(backend: str) -> None:
     assert calls == ["finish", "stop"]
 
 
-def test_cancel_when_the_loop_is_closed_under_a_run() -> None:
-    """Cancelling a run whose loop was closed while it waited is nothing: nobody waits any more."""
-    loop = asyncio.new_event_loop()
-    stream = Dispatcher().astream(AsyncWatched(map(block, AB)))
-    cursor = aiter(stream)
-    loop.run_until_complete(anext(cursor))
-    loop.close()
-    stream.run.cancel()
-    assert stream.run.status == "running"
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_astream_when_a_sync_source_is_never_read(backend: str) -> None:
     """A sync source of an async stream that is never iterated is closed too."""

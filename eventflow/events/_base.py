@@ -75,7 +75,7 @@ class _RecordMeta(msgspec.StructMeta):
             config.setdefault("tag_field", "type")
         cls = super().__new__(mcls, name, bases, namespace, **config)
         if tag is not None:
-            cls.type = tag  # type: ignore[attr-defined]
+            cls.type = tag  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         return cls
 
 
@@ -95,7 +95,7 @@ class Record(msgspec.Struct, metaclass=_RecordMeta, frozen=True, gc=False, omit_
 
     def to_dict(self) -> dict[str, JSON]:
         """The record as JSON values, under the wire's names; fields at their default are left out."""
-        return cast("dict[str, JSON]", msgspec.to_builtins(self, enc_hook=_plain))
+        return cast("dict[str, JSON]", _listed(msgspec.to_builtins(self, enc_hook=_plain)))
 
     def to_json(self) -> bytes:
         """The record as JSON, UTF-8; see `encode_json`."""
@@ -127,14 +127,23 @@ def _plain(value: object) -> object:
     return repr(value)
 
 
-def _finite(value: object) -> object:
+def _finite(value: Any) -> Any:
     """Numbers as the fast encoder writes them: what JSON has no words for is null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _finite(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_finite(inner) for inner in cast("list[Any]", value)]
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as the lists that JSON has."""
+    if isinstance(value, dict):
+        return {key: _listed(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_listed(inner) for inner in cast("list[Any]", value)]
     return value
 
 
@@ -222,16 +231,17 @@ class UnknownEvent(WireEvent, family="unknown"):
         data: The JSON object as sent.
     """
 
-    type: str  # type: ignore[misc]  # what is a class's property elsewhere is this event's own
+    # what is a class's property elsewhere is this event's own
+    type: str  # type: ignore[misc]  # pyright: ignore[reportIncompatibleVariableOverride]
     data: dict[str, Any]
 
     def to_dict(self) -> dict[str, JSON]:
-        """The JSON object as sent."""
-        return dict(self.data)
+        """The JSON object as sent, and the type where only the SSE event name told it."""
+        return dict(self.data) if "type" in self.data else {"type": self.type, **self.data}
 
     def to_json(self) -> bytes:
-        """The JSON object as sent, encoded anew."""
-        return encode_json(self.data)
+        """`to_dict`, encoded."""
+        return encode_json(self.to_dict())
 
 
 class Untyped(Mapping[str, Any]):

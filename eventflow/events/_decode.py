@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -157,7 +156,9 @@ def _is_bounded(kind: Any) -> bool:
 def _any_event() -> Decode:
     """The strict decoder of frames whose event name says nothing: the type inside the data chooses."""
     known = [cls for cls in event_classes().values() if _has_one_shape(cls)]
-    union: Any = functools.reduce(operator.or_, known)
+    union: Any = known[0]
+    for cls in known[1:]:
+        union |= cls
     return cast("Decode", msgspec.json.Decoder(union).decode)
 
 
@@ -183,22 +184,23 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
-def _from_object(value: object, name: str) -> Event:
+def _from_object(value: Any, name: str) -> Event:
     if not isinstance(value, dict):
         if name == "error":
             return StreamError.from_wire(value)
         what = f"the data of a {name or 'message'} event is {type(value).__name__}, not an object"
         raise DecodeError(f"{what}: {excerpt(_shown(value))}")
-    kind, cls = _kind_of(value, name)
-    number = _count(value.get("sequence_number"))
+    data = cast("dict[str, Any]", value)
+    kind, cls = _kind_of(data, name)
+    number = _count(data.get("sequence_number"))
     if cls is StreamError:
-        return StreamError.from_wire(value, number)
+        return StreamError.from_wire(data, number)
     if cls is None:
-        return UnknownEvent(kind, value, sequence_number=number)
+        return UnknownEvent(kind, data, sequence_number=number)
     try:
-        return cast("Event", _record_shape(cls)(value))
+        return cast("Event", _record_shape(cls)(data))
     except _WrongShape as error:
-        raise DecodeError(f"{kind}: {error}: {excerpt(_shown(value))}") from error
+        raise DecodeError(f"{kind}: {error}: {excerpt(_shown(data))}") from error
 
 
 def _kind_of(value: dict[str, Any], name: str) -> tuple[str, type[Event] | None]:
@@ -345,7 +347,7 @@ def _tuple_shape(shape: Shape) -> Shape:
             return ()
         if not isinstance(value, list | tuple):
             raise _WrongShape("a list", value)
-        return tuple([shape(element) for element in value])
+        return tuple([shape(element) for element in cast("list[Any]", value)])
 
     return build
 
@@ -359,16 +361,17 @@ def _union_shape(members: tuple[type[Tagged], ...], *, optional: bool) -> Shape:
             return None
         if not isinstance(value, Mapping):
             raise _WrongShape("an object", value)
-        kind = value.get("type")
+        sent = dict(cast("Mapping[str, Any]", value))
+        kind = sent.get("type")
         shape = known.get(kind) if isinstance(kind, str) else None
         if shape is None:
-            return Untyped(dict(value))
+            return Untyped(sent)
         try:
-            return shape(value)
+            return shape(sent)
         except _WrongShape:
             if not loose:
                 raise
-            return Untyped(dict(value))
+            return Untyped(sent)
 
     return build
 
@@ -393,11 +396,12 @@ def _record_shape(cls: type[Record]) -> Shape:
             value = {alone: value}
         if not isinstance(value, Mapping):
             raise _WrongShape("an object", value)
+        sent = cast("Mapping[str, Any]", value)
         made: dict[str, Any] = {}
         for name, wire_name, shape, required, loose in fields:
-            if wire_name in value or required:
+            if wire_name in sent or required:
                 try:
-                    made[name] = shape(value.get(wire_name))
+                    made[name] = shape(sent.get(wire_name))
                 except _WrongShape as error:
                     if not loose:
                         error.path = f"{name}.{error.path}" if error.path else name
@@ -405,6 +409,6 @@ def _record_shape(cls: type[Record]) -> Shape:
         try:
             return cls(**made)
         except (TypeError, ValueError) as error:  # of a user's own __post_init__
-            raise _WrongShape(f"what {cls.__qualname__} takes ({error})", value) from error
+            raise _WrongShape(f"what {cls.__qualname__} takes ({error})", sent) from error
 
     return build

@@ -39,10 +39,10 @@ class StreamError(ErrorEvent, tag="error"):
         Source: the documented event is flat, the live API sends it nested (reported September 2026); compatible
         servers send the rest.
         """
-        outer: Mapping[str, object] = data if isinstance(data, Mapping) else {"error": data}
+        outer = cast("Mapping[str, object]", data) if isinstance(data, Mapping) else {"error": data}
         inner = outer.get("error")
         if isinstance(inner, Mapping):
-            fault: Mapping[str, object] = inner
+            fault = cast("Mapping[str, object]", inner)
         elif inner is None:
             fault = outer
         else:  # a string, which is the message unless one stands beside it
