@@ -38,7 +38,7 @@ demo: .venv-demo/.stamp ## Stream a real model's answer through a dispatcher (no
 
 test: .venv/.dev-stamp ## Run the tests and the coverage gates (ARGS="-k name" goes to pytest, and leaves the gates out)
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n auto $(ARGS)
 	@$(BIN)/coverage combine --quiet
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \

@@ -215,7 +215,8 @@ class Rewriter:
     # --- pieces ------------------------------------------------------------------------------------------------------
 
     def _delta(self, event: Any, kind: Kind, index: str) -> list[Event]:
-        key = _places(event)[0], kind, _index(event, index)
+        place = event.output_index if event.output_index is not None else getattr(event, "item_id", None)
+        key = place, kind, _index(event, index)
         text = self._open.get(key)
         if text is None:
             text = self._open[key] = _Open(event)

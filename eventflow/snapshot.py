@@ -168,7 +168,9 @@ class _Item:
     id: str | None
     item: OutputItem | None = None  # as opened, or as closed
     whole: bool = False  # it was closed
-    parts: dict[tuple[str, int, Kind], _Part] = attrs.field(factory=dict[tuple[str, int, Kind], _Part])  # by ("content" | "summary", index, kind)
+    parts: dict[tuple[str, int, Kind], _Part] = attrs.field(
+        factory=dict[tuple[str, int, Kind], _Part]
+    )  # by ("content" | "summary", index, kind)
     arguments: _Text = attrs.field(factory=_Text)
     counted: int = 0  # characters of the item as closed
 

@@ -801,6 +801,21 @@ def test_open_when_it_fails() -> None:
     assert log == ["open", "close"]
 
 
+def test_close_when_it_fails() -> None:
+    """A plugin whose `close` raises does not keep the others open; what the first one raised comes out."""
+    log: list[str] = []
+
+    class Stuck(Plugin):
+        word: str
+
+        def close(self) -> None:
+            raise OSError(self.word)
+
+    with pytest.raises(OSError, match="second"), Dispatcher(Shared(log), Stuck("first"), Stuck("second")):
+        pass
+    assert log == ["open", "close"]
+
+
 # --- by name ---------------------------------------------------------------------------------------------------------
 
 

@@ -288,6 +288,12 @@ def test_rewrite_when_it_remembers_what_it_saw() -> None:
     assert [event.text for event in given[1:4:2]] == ["a1", "a2"]
     assert [event.item.content[0].text for event in given[4:6]] == ["a1", "a2"]
     assert given[6].response.output_text == "a1a2"
+    shifted = ResponseCompleted(Response(output=messages[:1]))
+    given = run([TextDelta("b", output_index=7), TextDone("b", output_index=7), shifted], number)
+    assert given[2].response.output_text == "a4"
+    elsewhere = ResponseCompleted(Response(output=(ef.Message((ef.OutputText("b"),)),)))
+    given = run([TextDelta("b", output_index=7), TextDone("b", output_index=7), elsewhere], number)
+    assert [given[0].delta, given[1].text, given[2].response.output_text] == ["b5", "b5", "b5"]
 
 
 # --- cases -----------------------------------------------------------------------------------------------------------
@@ -306,14 +312,15 @@ def test_rewrite_when_done_has_more_than_the_deltas() -> None:
     ]
 
 
-def test_rewrite_when_done_differs_from_the_deltas() -> None:
+@pytest.mark.parametrize("whole", ["xyz", "xyzw", "ab", "abxy"])
+def test_rewrite_when_done_differs_from_the_deltas(whole: str) -> None:
     """What is held goes first; the other text is rewritten on its own, and that is what its repetitions get."""
-    part = ef.ContentPartDone(ef.OutputText("xyz", (), LOGPROBS), **AT)
-    assert run([TextDelta("abc", **AT), TextDone("xyz", **AT, logprobs=LOGPROBS), part], hold_back(2)) == [
+    part = ef.ContentPartDone(ef.OutputText(whole, (), LOGPROBS), **AT)
+    assert run([TextDelta("abc", **AT), TextDone(whole, **AT, logprobs=LOGPROBS), part], hold_back(2)) == [
         TextDelta("4", **AT),
         TextDelta("BC", **AT),
-        TextDone("XYZ", **AT),
-        ef.ContentPartDone(ef.OutputText("XYZ"), **AT),
+        TextDone(swapped(whole), **AT),
+        ef.ContentPartDone(ef.OutputText(swapped(whole)), **AT),
     ]
 
 
@@ -426,9 +433,17 @@ def test_rewrite_when_a_response_under_way_has_output() -> None:
     """Texts that are under way stay open."""
     item = ef.Message((ef.OutputText("ab"),), "msg_1")
     progress = ef.ResponseInProgress(Response(output=(item,)))
-    given: Any = run([TextDelta("ab", **AT), progress, TextDelta("c", **AT), TextDone("abc", **AT)], hold_back(3))
-    assert given[0].response.output_text == "4B"
-    assert given[1:] == [TextDelta("4BC", **AT), TextDone("4BC", **AT)]
+    again = OutputItemAdded(ef.FunctionCall("f", "ab", "call_2", "fc_2"), output_index=1)
+    call: dict[str, Any] = {"item_id": "fc_2", "output_index": 1}
+    begun = [TextDelta("ab", **AT), ef.FunctionCallArgumentsDelta("ab", **call)]
+    ended = [TextDelta("c", **AT), TextDone("abc", **AT), ef.FunctionCallArgumentsDone("ab", **call)]
+    given: Any = run([*begun, progress, again, *ended], hold_back(3))
+    assert given[0].response.output_text == given[1].item.arguments == "4B"
+    assert given[2:4] == [TextDelta("4BC", **AT), TextDone("4BC", **AT)]
+    assert given[4:] == [
+        ef.FunctionCallArgumentsDelta("4B", **call),
+        ef.FunctionCallArgumentsDone("4B", **call),
+    ]
 
 
 @given(st.sampled_from(sorted(ef.event_classes())), st.sampled_from([(family,) for family in ALL]))

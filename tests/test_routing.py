@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventflow import events as ef
@@ -94,6 +94,7 @@ def test_matcher_when_a_pattern_is_meant(pattern: str, like: str) -> None:
 
 
 @given(st.text("a.*+?[", min_size=1), st.text("a.+?[\n"))
+@example("a*[", "a\n[")
 def test_matcher_when_a_pattern_has_other_signs(pattern: str, name: str) -> None:
     """No sign but the star means anything else than itself."""
     pieces = pattern.split("*")

@@ -1351,6 +1351,30 @@ def test_error_when_it_belongs_to_another_run() -> None:
     assert outer.error.run is inner.run
 
 
+@pytest.mark.parametrize("fault", [ValueError("mine"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("face", ASYNC)
+def test_handler_failure_when_it_is_awaited(face: str, fault: BaseException) -> None:
+    """What an async handler raises leaves each async face as it is; `stop` is called and awaited."""
+    calls: list[str] = []
+
+    class Late(Plugin):
+        async def stop(self, run: Run) -> None:
+            await asyncio.sleep(0)
+            calls.append("stop")
+
+    flow = Dispatcher(Late())
+
+    @flow.on(TextDelta)
+    async def breaks(event: Event) -> None:
+        await asyncio.sleep(0)
+        raise fault
+
+    outcome = drive(face, AB, flow)
+    assert outcome.raised is fault
+    assert outcome.run.status == ("failed" if isinstance(fault, Exception) else "cancelled")
+    assert calls == ["stop"]
+
+
 def test_push_when_dropped_in_its_middle() -> None:
     """A run that is never left is no error: nobody drives it any more."""
     push = Dispatcher().open()

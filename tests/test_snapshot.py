@@ -320,6 +320,19 @@ def test_fold_when_indexes_are_missing_for_some() -> None:
     assert [item.id for item in snapshot.response.output] == ["a", "b", "c", "d"]
 
 
+def test_fold_when_several_items_are_open_and_nothing_names_them() -> None:
+    """The last one opened is meant; when it is closed, the one before it."""
+    two = (opened(None, None), opened(None, None), TextDelta("b"), closed("b", index=None, item_id=None))
+    snapshot = fold(*two, TextDelta("a"), closed("a", index=None, item_id=None))
+    assert [item.content for item in snapshot.response.output] == [(OutputText("a"),), (OutputText("b"),)]  # type: ignore[union-attr]
+
+
+def test_fold_when_deltas_of_parts_take_turns() -> None:
+    """Each goes to its own part."""
+    turns = [TextDelta(text, "msg_1", 0, place) for text, place in (("a", 0), ("x", 1), ("b", 0), ("y", 1), ("z", 1))]
+    assert fold(opened(), *turns).response.output[0].content == (OutputText("ab"), OutputText("xyz"))  # type: ignore[union-attr]
+
+
 def test_fold_when_items_come_whole() -> None:
     """An item that was never opened is taken as closed, and is nothing odd."""
     snapshot = fold(closed("a"), closed("b", index=None, item_id=None), OutputItemDone(call("{}", "completed")))
@@ -327,7 +340,7 @@ def test_fold_when_items_come_whole() -> None:
     assert snapshot.response.tool_calls == (call("{}", "completed"),)
     assert (snapshot.text_size, snapshot.arguments_size) == (2, 2)
     assert snapshot.oddities == []
-    again = fold(closed("a"), closed("a"))
+    again = fold(opened(), TextDelta("a", "msg_1", 0, 0), closed("a"), closed("a"))
     assert (len(again.response.output), again.text_size) == (1, 1)
 
 
@@ -576,6 +589,9 @@ def test_close_when_nothing_has_come() -> None:
     failed = fold(CREATED, StreamError("gone"))
     failed.close()
     assert failed.response.status == "failed"
+    silent = fold(CREATED, OutputItemDone(Message((), "msg_1"), output_index=0))
+    silent.close()
+    assert silent.response.output[0].status is None
     cancelled = fold(ef.ResponseInProgress(Response(id="r", status="cancelled")))
     cancelled.close()
     assert cancelled.response.status == "cancelled"

@@ -801,6 +801,12 @@ def test_response_when_cancelled_without_a_socket() -> None:
         assert flow.run(client.stream("GET", "http://test/")).status == "cancelled"
 
 
+def test_response_when_it_is_short_and_says_nothing_of_itself() -> None:
+    """A body too short to be sure of, without a type, is what it seems to be."""
+    with pytest.raises(StreamTruncated):
+        both(httpx, [b":\n\n"], headers={})
+
+
 # --- a real server on loopback ---------------------------------------------------------------------------------------
 
 

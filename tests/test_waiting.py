@@ -206,3 +206,16 @@ def test_astream_when_a_sync_source_is_never_read(backend: str) -> None:
         assert (source.closed, events.run.status) == (1, "cancelled")
 
     anyio.run(main, backend=backend)
+
+
+def test_cancel_when_the_loop_is_closed_under_a_run() -> None:
+    """Cancelling a run whose loop was closed while it waited is nothing: it ends when it is driven again."""
+    loop, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    source = AsyncWatched(map(block, AB))
+    cursor = aiter(stream := Dispatcher().astream(source))
+    loop.run_until_complete(anext(cursor))
+    loop.close()
+    stream.run.cancel()
+    other.run_until_complete(cursor.aclose())  # type: ignore[attr-defined]
+    other.close()
+    assert (stream.run.status, source.closed) == ("cancelled", 1)
