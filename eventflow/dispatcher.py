@@ -85,7 +85,7 @@ class Dispatcher:
         self._strict = strict
         self._limits = limits if limits is not None else Limits()
         self._lock = threading.Lock()
-        self._plugins: tuple[Plugin, ...] = tuple(unrolled(plugins))
+        self._uses: tuple[list[Plugin], ...] = (unrolled(plugins),)  # a list is one use, and what its undo takes out
         self._handlers: tuple[Handler, ...] = ()
         self._plan: Plan | None = None
         self._opened: list[Plugin] = []
@@ -169,13 +169,13 @@ class Dispatcher:
             plugin = plugins.make(plugin, configuration)
         elif configuration:
             raise UsageError("use() takes configuration with a name only; configure the instance itself")
-        added = tuple(unrolled((plugin,)))
+        added = unrolled((plugin,))
         with self._lock:
-            self._plugins, self._plan = (*self._plugins, *added), None
+            self._uses, self._plan = (*self._uses, added), None
 
         def undo() -> None:
             with self._lock:
-                self._plugins = tuple(other for other in self._plugins if not any(other is one for one in added))
+                self._uses = tuple(use for use in self._uses if use is not added)
                 self._plan = None
 
         return Undo(undo)
@@ -197,12 +197,13 @@ class Dispatcher:
     def _current_plan(self) -> Plan:
         """The compiled registrations; plugins that are new are opened."""
         with self._lock:
-            for plugin in self._plugins:
+            used = tuple(plugin for use in self._uses for plugin in use)
+            for plugin in used:
                 if not any(plugin is opened for opened in self._opened):
                     plugin.open()
                     self._opened.append(plugin)
             if self._plan is None:
-                self._plan = Plan(self._plugins, self._handlers)
+                self._plan = Plan(used, self._handlers)
             return self._plan
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -222,15 +223,13 @@ class Dispatcher:
             Exception: What a handler, transform or hook raised, with a note that names it.
         """
         opened, run = self._begin(source, wire, check, is_async=False)
-        for _ in loop(run, opened):
-            pass
+        list(loop(run, opened))  # nothing is delivered: it runs to the end
         return run
 
     async def arun(self, source: Any, *, wire: str | None = None, check: bool = True) -> Run:
         """`run`, async; the source may be sync or async."""
         opened, run = self._begin(source, wire, check, is_async=True)
-        async for _ in aloop(run, opened):
-            pass
+        [event async for event in aloop(run, opened)]
         return run
 
     def stream(self, source: Any, *, wire: str | None = None, check: bool = True) -> EventStream:

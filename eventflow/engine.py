@@ -109,7 +109,7 @@ class Engine:
         self._roll_at = _ROLL  # bytes received at which they are let go of, few as they may be
         self._count = 0  # events before those
         self._sequence = Sequence(self._snapshot.note, strict=strict)
-        self._calls = 0
+        self._calls: dict[type[Event], int] = {OutputItemAdded: 0, OutputItemDone: 0}
         self._tool_calls: list[ToolCall] = []
         bounds = [bound for bound in (limits.text, limits.arguments) if bound is not None]
         self._near = min(bounds) if bounds and keep else None  # from so many bytes on, text is measured
@@ -176,6 +176,8 @@ class Engine:
         while not outcome.over:
             try:
                 chunk = yield PULL
+            except UsageError:
+                raise  # the caller's mistake, which shows only while reading
             except Exception as error:
                 outcome.source_failed(error, self.count)
                 return
@@ -296,11 +298,8 @@ class Engine:
     # --- the layers --------------------------------------------------------------------------------------------------
 
     def _layers(self, lines: list[bytes]) -> Steps:
-        """Lines that are not canonical, or not for the fused path; what has no end yet goes with them."""
+        """Lines of whole blocks that are not canonical, or not for the fused path."""
         yield from self._frames(b"\n".join(lines) + b"\n")
-        if self._tail and not (self._decoder.idle or self.outcome.over):
-            tail, self._tail = self._tail, b""
-            yield from self._frames(tail)
 
     def _frames(self, chunk: bytes) -> Steps:
         """Bytes to frames."""
@@ -425,7 +424,7 @@ class Engine:
             self._count += 1
             if isinstance(event, LifecycleEvent | StreamError):
                 self._snapshot.add((event,))
-        if isinstance(event, OutputItemAdded):
+        if isinstance(event, OutputItemAdded | OutputItemDone):
             self._check_calls(event)
         if self.outcome.over:
             return
@@ -466,12 +465,12 @@ class Engine:
             arguments = self.fold().arguments(item.call_id or item.id or "") or ""
         return ToolCall(_KINDS[item.type], item.name, arguments, item.call_id, item.id, event.output_index)
 
-    def _check_calls(self, event: OutputItemAdded) -> None:
+    def _check_calls(self, event: OutputItemAdded | OutputItemDone) -> None:
         if event.item.type.endswith("_call"):
-            self._calls += 1
+            seen = self._calls[type(event)] = self._calls[type(event)] + 1  # some servers open no item, some close none
             maximum = self._limits.calls
-            if maximum is not None and self._calls > maximum:
-                self.outcome.fail(LimitExceeded(limit="calls", maximum=maximum, seen=self._calls))
+            if maximum is not None and seen > maximum:
+                self.outcome.fail(LimitExceeded(limit="calls", maximum=maximum, seen=seen))
 
     def _check_text(self) -> None:
         snapshot, limits = self.fold(), self._limits

@@ -179,8 +179,12 @@ def _context_source(manager: Any) -> Source:
         async def aitems() -> AsyncIterator[Any]:
             inner = open_source(await astack.enter_async_context(manager))
             made.request_id = inner.request_id
+            if inner.aitems is None:
+                astack.callback(inner.close)
+                for item in _sync_items(inner):
+                    yield item
+                return
             astack.push_async_callback(inner.aclose)
-            assert inner.aitems is not None
             async for item in inner.aitems:
                 yield item
 

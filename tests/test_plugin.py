@@ -684,7 +684,6 @@ def test_use_when_it_is_no_plugin(wrong: Any) -> None:
         Dispatcher().use(WordCount(), minimum=3)
 
 
-@pytest.mark.xfail(strict=True, reason="the undo takes out every use of the instance")
 def test_use_when_one_instance_is_used_twice_and_undone() -> None:
     """An undo takes back its own use, and no other of the same instance."""
     plugin = WordCount()

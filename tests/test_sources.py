@@ -725,7 +725,6 @@ def test_context_manager_when_it_gives_no_source() -> None:
     assert Dispatcher().run(Bytes()).text == "ab"
 
 
-@pytest.mark.xfail(strict=True, reason="an AssertionError, as the cause of an interruption")
 def test_context_manager_when_it_is_async_and_gives_a_sync_source() -> None:
     """What an async context manager gives may be any source."""
 
@@ -753,7 +752,6 @@ def test_context_manager_when_it_is_sync_and_gives_an_async_source() -> None:
         Dispatcher().run(Manager())
 
 
-@pytest.mark.xfail(strict=True, reason="wrong use that shows while reading is taken for the stream's own failure")
 def test_source_when_it_is_none_and_nothing_is_checked() -> None:
     """``check=False`` is for the stream's own failures: wrong use is raised all the same."""
     with pytest.raises(UsageError, match="open it in binary"):

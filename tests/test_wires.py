@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventflow import Limits, wires
+from eventflow import Dispatcher, Limits, wires
 from eventflow.errors import DecodeError, EventflowError, LimitExceeded, UsageError
 from eventflow.events import Event, StreamError, TextDelta, UnknownEvent, decode, event_classes
 from eventflow.events._decode import STRICT_ERRORS, is_flat
-from eventflow.sse import Frame
+from eventflow.sse import Frame, encode
 from eventflow.sse import decode as frames_of
 from eventflow.wires import detect, wire_named
 from eventflow.wires.responses import ResponsesWire
@@ -191,3 +191,37 @@ def test_public_names_when_listed() -> None:
     """They exist, and have docstrings."""
     public = [getattr(wires, name) for name in wires.__all__]
     assert all(value.__doc__ for value in public if value is not wires.DirectDecoder)
+
+
+class _Holding:
+    """A wire that gives its last event only when the body has ended."""
+
+    name = "holding"
+
+    def __init__(self, limits: Limits) -> None:
+        self.held: list[Event] = []
+
+    @staticmethod
+    def fits(frame: Frame) -> bool:
+        return True
+
+    def feed(self, frame: Frame) -> list[Event]:
+        given, self.held = self.held, [ResponsesWire(Limits()).feed(frame)[0]]
+        return given
+
+    def close(self) -> list[Event]:
+        return self.held
+
+    @staticmethod
+    def direct(name: str) -> None:
+        return None
+
+
+def test_wire_when_it_holds_an_event_back_gives_it_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a wire gives when the body has ended counts like any other event, the terminal one too."""
+    monkeypatch.setattr(wires, "_WIRES", (_Holding,))
+    body = encode(data='{"type":"response.output_text.delta","delta":"a"}') + encode(
+        data='{"type":"response.completed","response":{}}'
+    )
+    run = Dispatcher().run([body])
+    assert (run.status, run.text, run.events) == ("completed", "a", 2)
