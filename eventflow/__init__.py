@@ -6,9 +6,11 @@
 
     flow = Dispatcher()
 
+
     @flow.on(TextDelta)
     def show(event: TextDelta) -> None:
         print(event.delta, end="", flush=True)
+
 
     run = flow.run("stream.sse")
 """

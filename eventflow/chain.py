@@ -1,4 +1,4 @@
-"""`Chain`: a plan bound to one run. Events go in; handlers are called, replacements and emissions followed. Sans-IO.
+"""`Chain`: a plan bound to one run. Events go in; handlers are called, replacements and emissions followed.
 
 Whatever takes more than a call is a generator of the engine's kind: it yields what must be awaited, and, for a run
 that delivers, the events that came through.
@@ -40,12 +40,14 @@ class Chain:
         plugins: The run's own copies of the plugins.
         attention: Whether something was emitted, or the run is to end: to be looked at after every event.
         cancelled: Whether the run is to end.
+        closed: Whether it is too late to emit.
     """
 
     def __init__(self, run: Run, plan: Plan, *, is_async: bool, deliver: bool, max_emitted: int | None) -> None:
         self.plugins: tuple[Plugin, ...] = tuple(map(instantiate, plan.templates))
         self.attention = False
         self.cancelled = False
+        self.closed = False
         self._run = run
         self._plan = plan
         self._is_async = is_async
@@ -165,7 +167,9 @@ class Chain:
 
     def _emit_from(self, step: Step, emitted: object) -> None:
         if not isinstance(emitted, Event):
-            raise UsageError(f"{step.name} yielded {excerpt(repr(emitted))}; a handler that is a generator yields events")
+            raise UsageError(
+                f"{step.name} yielded {excerpt(repr(emitted))}; a handler that is a generator yields events"
+            )
         self._check_emitted(len(self._queue) + 1)
         self.emit(emitted)
 
@@ -194,12 +198,13 @@ class Chain:
             wrapped = RuntimeError(f"{step.name} raised StopIteration")
             wrapped.__cause__ = error
             error = wrapped
-        if not step.isolate:
+        failing_again = isinstance(event, HandlerFailed)  # only logged: it would answer itself for ever
+        if not (step.isolate or failing_again):
             error.add_note(f"raised by {what} in {self._where()}")
             raise error
         _log.error("%s failed in %s", what, self._where(), exc_info=error)
-        if isinstance(event, HandlerFailed):
-            return  # a handler of failures that fails is only logged: it would answer itself for ever
+        if failing_again:
+            return
         failure = HandlerFailed(error, step.name, event)
         signals.send(signals.handler_failed, self._run.dispatcher, run=self._run, failure=failure)
         self.emit(failure)
@@ -229,6 +234,7 @@ class Chain:
 
     def stop(self) -> Generator[Any, Any, Exception | None]:
         """Every plugin's ``stop``, in reverse order; returns what the first one raised, and logs the others."""
+        self.closed = True
         first: Exception | None = None
         for plugin in reversed(self.plugins):
             try:

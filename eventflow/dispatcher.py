@@ -36,6 +36,7 @@ class Undo:
         self._undo = undo
 
     def __call__(self) -> None:
+        """Take it back."""
         self._undo()
 
     def __enter__(self) -> Undo:
@@ -61,9 +62,11 @@ class Dispatcher:
 
         flow = Dispatcher(WordCount())
 
+
         @flow.on(TextDelta)
         def show(event: TextDelta) -> None:
             print(event.delta, end="", flush=True)
+
 
         run = flow.run(source)
 
@@ -146,7 +149,9 @@ class Dispatcher:
 
         return decorate
 
-    def _register(self, selects: tuple[Select, ...], function: Callable[..., Any], order: int, errors: ErrorPolicy) -> Undo:
+    def _register(
+        self, selects: tuple[Select, ...], function: Callable[..., Any], order: int, errors: ErrorPolicy
+    ) -> Undo:
         handler = handler_of(function, tuple(map(matcher_of, selects)), order=order, errors=errors)
         with self._lock:
             self._handlers, self._plan = (*self._handlers, handler), None
@@ -257,7 +262,7 @@ class Dispatcher:
         try:
             if not is_async and opened.items is None:
                 raise UsageError("the source is asynchronous; use arun(), astream() or acollect()")
-            if is_async and opened.aitems is None and opened.interrupt is not None:
+            if is_async and opened.aitems is None and opened.blocking:
                 raise UsageError("the source is a synchronous HTTP response; use run(), or an async client")
             return opened, self._make(wire, check, is_async=is_async, deliver=deliver)
         except BaseException:
@@ -318,5 +323,3 @@ def collect(source: Any, *, wire: str | None = None, limits: Limits | None = Non
 async def acollect(source: Any, *, wire: str | None = None, limits: Limits | None = None) -> Response:
     """`collect`, async."""
     return (await Dispatcher(limits=limits).arun(source, wire=wire)).response
-
-

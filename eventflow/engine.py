@@ -92,6 +92,7 @@ class Engine:
         self.outcome = Outcome()
         self._limits = limits
         self._keep = keep
+        self._is_async = is_async
         self._deliver = deliver
         self._wire: Wire | None = wire_named(wire, limits) if wire is not None else None
         # bytes
@@ -148,8 +149,11 @@ class Engine:
             self.fold().close()
             if not self.chain.cancelled:
                 yield from self.chain.finish()
-        except GeneratorExit:
-            raise  # nobody drives the run any more: nothing can be awaited
+        except GeneratorExit as error:  # a run that is pushed was dropped
+            if self._is_async:
+                raise  # nothing can be awaited any more
+            left = error
+            self.outcome.left(error)
         except BaseException as error:
             left = error
             self.outcome.left(error)
@@ -329,7 +333,9 @@ class Engine:
             return
         for event in events:
             if frame.event not in ("message", event.type) and resolve(frame.event) not in (None, type(event)):
-                self._snapshot.note("name", f"a frame named {frame.event!r} carries {event.type!r}; the data is believed")
+                self._snapshot.note(
+                    "name", f"a frame named {frame.event!r} carries {event.type!r}; the data is believed"
+                )
             yield from self._receive(event)
             if self.outcome.over or self.chain.cancelled:
                 return
@@ -458,7 +464,10 @@ class Engine:
     def _tool_call(self, event: OutputItemDone) -> ToolCall | None:
         """The complete call that a closed item is, or None."""
         item = event.item
-        if not isinstance(item, FunctionCall | CustomToolCall | McpCall) or item.status in ("incomplete", "in_progress"):
+        if not isinstance(item, FunctionCall | CustomToolCall | McpCall) or item.status in (
+            "incomplete",
+            "in_progress",
+        ):
             return None
         arguments = item.arguments
         if not arguments and self._keep:  # some servers close an item without what its deltas brought

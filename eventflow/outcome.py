@@ -87,7 +87,9 @@ class Outcome:
             self.status = (
                 "truncated"
                 if isinstance(error, StreamTruncated)
-                else "timeout" if isinstance(error, StreamTimeout) else "failed"
+                else "timeout"
+                if isinstance(error, StreamTimeout)
+                else "failed"
             )
 
     def source_failed(self, error: Exception, received: int) -> None:

@@ -113,7 +113,9 @@ class PartialParser:
     )
     _state: str = attrs.field(init=False, default=_VALUE)
     _key: str = attrs.field(init=False, default="")  # where the next value of the innermost object goes
-    _pieces: list[str] = attrs.field(init=False, factory=list[str])  # of the string, key or number under way, not yet joined
+    _pieces: list[str] = attrs.field(
+        init=False, factory=list[str]
+    )  # of the string, key or number under way, not yet joined
     _shape: str = attrs.field(init=False, default="")  # the number under way, every run of digits cut to one
     _held: str = attrs.field(init=False, default="")  # an escape or literal that was cut: up to 11 characters
     _offset: int = attrs.field(init=False, default=0)  # characters read so far, those held not counted

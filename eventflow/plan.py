@@ -91,10 +91,7 @@ def _steps_of(plugin: Plugin, index: int, place: int) -> list[Step]:
     steps: list[Step] = []
     for method in _methods(class_of(plugin)):
         mark = method.mark
-        if mark.kind == "rewrite":
-            matches = _takes(mark.families)
-        else:
-            matches = functools.partial(_any_matches, mark.matchers)
+        matches = _takes(mark.families) if mark.kind == "rewrite" else functools.partial(_any_matches, mark.matchers)
         steps.append(
             Step(
                 place + len(steps),

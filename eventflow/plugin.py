@@ -1,4 +1,4 @@
-"""Plugins: handlers, transforms and rewrites with configuration, per-run state and a lifecycle; and finding them by name."""
+"""Plugins: handlers, transforms and rewrites with configuration, state and a lifecycle; and finding them by name."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def _marker(mark: Mark) -> Callable[[F], F]:
 
 def _matchers(decorator: str, selects: tuple[Select, ...]) -> tuple[Matcher, ...]:
     if not selects:
-        raise UsageError(f'@{decorator} needs a selector: @{decorator}(TextDelta), @{decorator}("tool"), @{decorator}("*")')
+        raise UsageError(
+            f'@{decorator} needs a selector: @{decorator}(TextDelta), @{decorator}("tool"), @{decorator}("*")'
+        )
     if callable(selects[0]) and not isinstance(selects[0], type):
         raise UsageError(f'@{decorator} is written with a selector: @{decorator}("*")')
     return tuple(matcher_of(select) for select in selects)
@@ -168,7 +170,7 @@ def state(*, factory: Callable[[], T], init: Literal[False] = False) -> T: ...
 def state(
     *, default: Any = attrs.NOTHING, factory: Callable[[], Any] | None = None, init: Literal[False] = False
 ) -> Any:
-    """A plugin's field that is fresh in every run: ``words: int = state(default=0)``.
+    """Declare a field that is fresh in every run, as in ``words: int = state(default=0)``.
 
     Args:
         default: Its value when a run starts; immutable.
@@ -192,11 +194,13 @@ def state(
 
 @dataclass_transform(eq_default=False, field_specifiers=(attrs.field, state))
 class Plugin:
-    """Handlers, transforms and rewrites with configuration and per-run state. Subclass it::
+    """Handlers, transforms and rewrites with configuration and per-run state.
+
+    ::
 
         class WordCount(Plugin):
-            minimum: int = 1                     # configuration: an ordinary attrs field
-            words: int = state(default=0)        # state: fresh in every run
+            minimum: int = 1  # configuration: an ordinary attrs field
+            words: int = state(default=0)  # state: fresh in every run
 
             @on(TextDelta)
             def count(self, event: TextDelta) -> None:
@@ -317,10 +321,10 @@ def available() -> tuple[Available, ...]:
     names = None if limit is None else {name.strip() for name in limit.split(",") if name.strip()}
     found: list[Available] = []
     for entry in entry_points(group=ENTRY_POINTS):
-        distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"
-        found.append(
-            Available(entry.name, entry.value, distribution, names is None or entry.name in names, entry)
+        distribution = (
+            f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "an unknown distribution"
         )
+        found.append(Available(entry.name, entry.value, distribution, names is None or entry.name in names, entry))
     unique = {(plugin.name, plugin.target, plugin.distribution): plugin for plugin in found}  # seen twice on one path
     return tuple(sorted(unique.values(), key=lambda plugin: (plugin.name, plugin.distribution)))
 
@@ -342,7 +346,9 @@ def load(name: str) -> Callable[..., Plugin]:
         raise PluginError(f"no plugin is called {name!r}; {hint} Is its package installed?")
     if len(named) > 1:
         owners = " and ".join(f"{plugin.distribution} ({plugin.target})" for plugin in named)
-        raise PluginError(f"two plugins are called {name!r}: {owners}; import the class that you mean, or uninstall one")
+        raise PluginError(
+            f"two plugins are called {name!r}: {owners}; import the class that you mean, or uninstall one"
+        )
     chosen = named[0]
     if not chosen.allowed:
         raise PluginError(f"plugin {name!r} of {chosen.distribution} is not in EVENTFLOW_PLUGINS; add it there")
@@ -353,7 +359,9 @@ def load(name: str) -> Callable[..., Plugin]:
             f"plugin {name!r} of {chosen.distribution} does not import ({chosen.target}): {type(error).__name__}: {error}"
         ) from error
     if not callable(target):
-        raise PluginError(f"plugin {name!r} of {chosen.distribution}: {chosen.target} is no plugin class and no function")
+        raise PluginError(
+            f"plugin {name!r} of {chosen.distribution}: {chosen.target} is no plugin class and no function"
+        )
     return cast("Callable[..., Plugin]", target)
 
 
@@ -373,5 +381,3 @@ def make(name: str, configuration: dict[str, Any]) -> Plugin:
 def name_or_type(target: object) -> str:
     """How messages call a class or function."""
     return getattr(target, "__qualname__", None) or type(target).__qualname__
-
-

@@ -25,7 +25,7 @@ from eventflow.waiting import Interrupted, checkpoint, shielded, waiter
 if TYPE_CHECKING:
     from eventflow.dispatcher import Dispatcher
 
-__all__ = ["Run", "aloop", "loop"]
+__all__ = ["Left", "Run", "aloop", "loop"]
 
 _log = logging.getLogger("eventflow")
 
@@ -34,7 +34,7 @@ P = TypeVar("P", bound=Plugin)
 _CHECKPOINT = 32  # items of a sync source between two chances for the other tasks of an async program
 
 
-class _Left(BaseException):
+class Left(BaseException):
     """The consumer has left: thrown into the engine so that it ends as a cancellation does."""
 
 
@@ -140,7 +140,7 @@ class Run:
         """
         if not isinstance(event, Event):
             raise UsageError(f"emit() takes an event, not {type(event).__name__}")
-        if self._finished:
+        if self._engine.chain.closed or self._finished:
             raise UsageError(f"run {self.id} is over; nothing hears what is emitted now")
         self._engine.chain.emit(event)
 
@@ -153,7 +153,7 @@ class Run:
 
     def _abandon(self) -> None:
         """The run was left before it began."""
-        self._engine.outcome.left(_Left())
+        self._engine.outcome.left(Left())
         self._conclude()
 
     def _conclude(self) -> None:
@@ -271,10 +271,10 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
                 try:
                     yield request
                 except GeneratorExit:
-                    send, value = steps.throw, _Left()
+                    send, value = steps.throw, Left()
     except StopIteration:
         pass
-    except _Left:
+    except Left:
         return
     finally:
         if timer is not None:
@@ -315,12 +315,12 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
             except Interrupted:
                 value = END
             except GeneratorExit:
-                send, value, leaving = steps.throw, _Left(), True
+                send, value, leaving = steps.throw, Left(), True
             except BaseException as error:
                 send, value, leaving = steps.throw, error, not isinstance(error, Exception)
     except StopIteration:
         pass
-    except _Left:
+    except Left:
         return
     finally:
         run._interrupt = None

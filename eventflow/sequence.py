@@ -61,7 +61,9 @@ class Sequence:
         if any(event == seen for seen in recent):
             self._odd("duplicate", f"event {number} ({event.type}) came twice; the second is dropped", number)
             return False
-        self._odd("numbering", f"event {number} ({event.type}) comes after {expected - 1}: the server does not count", number)
+        self._odd(
+            "numbering", f"event {number} ({event.type}) comes after {expected - 1}: the server does not count", number
+        )
         self.counted = False
         return True
 

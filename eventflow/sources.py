@@ -26,7 +26,6 @@ _CHUNK = 64 * 1024  # bytes read at once from files, and given out at once by th
 _EXCERPT = 4096  # bytes of an error page that are read
 
 
-
 def _nothing() -> None:
     """Nothing to close."""
 
@@ -44,6 +43,7 @@ class Source:
         aitems: The async iterator, or None where the source is sync only.
         close: Let go of it, sync.
         aclose: Let go of it, async.
+        blocking: Whether pulling from the sync iterator waits for a peer: not for an async run.
         interrupt: From another thread, make a read that is under way fail at once; None where that cannot be.
         request_id: Asks for the server's id of the request, known once the head is.
     """
@@ -52,6 +52,7 @@ class Source:
     aitems: AsyncIterator[Any] | None = None
     close: Callable[[], None] = _nothing
     aclose: Callable[[], Awaitable[None]] = _anothing
+    blocking: bool = False
     interrupt: Callable[[], None] | None = None
     request_id: str | None = None
 
@@ -81,8 +82,8 @@ def open_source(source: Any) -> Source:
     if hasattr(source, "__enter__") or hasattr(source, "__aenter__"):
         return _context_source(source)
     raise UsageError(
-        f"{type(source).__name__} is no source; a source is an HTTP response, a path, an open binary file, bytes, or an "
-        "iterable or async iterable of bytes, frames, mappings or events"
+        f"{type(source).__name__} is no source; a source is an HTTP response, a path, an open binary file, bytes, or "
+        "an iterable or async iterable of bytes, frames, mappings or events"
     )
 
 
@@ -162,7 +163,7 @@ def _afirst_of(candidates: tuple[Any, ...]) -> Callable[[], Awaitable[None]]:
 
 def _context_source(manager: Any) -> Source:
     """``client.stream(...)`` before it is entered: entered at the first pull, left at the end."""
-    made = Source()
+    made = Source(blocking=True)
     if hasattr(manager, "__enter__"):
         stack = contextlib.ExitStack()
 
@@ -214,7 +215,7 @@ def _response_source(response: Any) -> Source:
     if body is not None or hasattr(stream, "__iter__") or not hasattr(response, "aiter_raw"):
         made.items = _response_items(response, body)
         made.close = _first_of((response,), "close")
-        made.interrupt = _interrupter(response)
+        made.interrupt, made.blocking = _interrupter(response), True
     if body is not None or hasattr(stream, "__aiter__") or not hasattr(response, "iter_raw"):
         aitems = _response_aitems(response, body)
         aclose = _afirst_of((response,))
@@ -225,7 +226,7 @@ def _response_source(response: Any) -> Source:
 
         made.aitems, made.aclose = aitems, aclose_both
     if body is not None:
-        made.close, made.aclose, made.interrupt = _nothing, _anothing, None
+        made.close, made.aclose, made.interrupt, made.blocking = _nothing, _anothing, None, False
     return made
 
 
@@ -241,8 +242,7 @@ def _read_already(response: Any) -> bytes | None:
 def _response_items(response: Any, body: bytes | None) -> Iterator[bytes]:
     judge = _Head(response)
     for raw in response.iter_raw() if body is None else _slices(body):
-        for chunk in judge.feed(raw, inflated=body is not None):
-            yield chunk
+        yield from judge.feed(raw, inflated=body is not None)
         if judge.decided:
             raise judge.verdict()
     yield from judge.end()
@@ -399,5 +399,3 @@ def _interrupter(response: Any) -> Callable[[], None]:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the plain one: an SSL socket's own is not safe
 
     return interrupt
-
-

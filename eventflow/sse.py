@@ -124,7 +124,9 @@ class Decoder:
             raise self.error
         if not isinstance(data, bytes):
             if not isinstance(data, bytearray | memoryview):
-                raise UsageError(f"the body of a stream is bytes, not {type(data).__name__}: encode text, and give bytes as a list of chunks")
+                raise UsageError(
+                    f"the body of a stream is bytes, not {type(data).__name__}: encode text, give bytes as a list"
+                )
             data = bytes(data)
         if len(data) > _PIECE:
             pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from types import TracebackType
@@ -9,15 +10,11 @@ from types import TracebackType
 from eventflow.engine import END
 from eventflow.errors import UsageError
 from eventflow.events import Event
-from eventflow.run import Run, aloop, loop
+from eventflow.run import Left, Run, aloop, loop
 from eventflow.sources import Source
 from eventflow.waiting import shielded
 
 __all__ = ["AsyncEventStream", "AsyncPush", "EventStream", "Push"]
-
-
-class _Left(BaseException):
-    """The ``with`` block was left by an exception."""
 
 
 def _check_fresh(run: Run, begun: bool) -> None:
@@ -126,10 +123,8 @@ class Push:
         if error is None:
             self._run._push(END)
             return
-        try:
-            self._run._push(_Left(), throw=True)
-        except _Left:
-            pass
+        with contextlib.suppress(Left):
+            self._run._push(Left(), throw=True)
 
 
 class AsyncPush:
@@ -148,7 +143,5 @@ class AsyncPush:
         if error is None:
             await self._run._apush(END)
             return
-        try:
-            await self._run._apush(_Left(), throw=True)
-        except _Left:
-            pass
+        with contextlib.suppress(Left):
+            await self._run._apush(Left(), throw=True)

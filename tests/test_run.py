@@ -50,6 +50,7 @@ from strategies import chunkings
 from eventflow import (
     Dispatcher,
     Event,
+    HandlerFailed,
     Limits,
     Plugin,
     ResponseCompleted,
@@ -1397,3 +1398,38 @@ def test_awaitable_when_it_has_no_close(hook: str) -> None:
     flow.on(TextDelta, lambda event: Later())
     outcome = drive(hook, AB, flow)
     assert isinstance(outcome.raised, UsageError if hook == "run" else type(None))
+
+
+def test_handler_of_failures_when_it_fails_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The failure of a handler of `HandlerFailed` does not end the run, isolated or not."""
+    flow = Dispatcher()
+    flow.on(TextDelta, lambda event: 1 / 0, errors="isolate")
+    flow.on(HandlerFailed, lambda event: 1 / 0)
+    assert flow.run(AB).status == "completed"
+    assert len(caplog.records) == 4  # two deltas, and an answer to each failure
+
+
+def test_emission_when_in_stop_is_refused() -> None:
+    """When plugins are stopped, nothing hears what is emitted any more; that is said, not lost."""
+
+    class Late(Plugin):
+        def stop(self, run: Run) -> None:
+            run.emit(TextDelta("late"))
+
+    with pytest.raises(UsageError, match="is over"):
+        Dispatcher(Late()).run(AB)
+
+
+def test_push_when_dropped_stops_its_plugins() -> None:
+    """A sync run whose ``with`` block is never left still stops its plugins when it is dropped."""
+    stopped: list[str] = []
+
+    class Watch(Plugin):
+        def stop(self, run: Run) -> None:
+            stopped.append(run.status)
+
+    push = Dispatcher(Watch()).open()
+    push.__enter__().feed(AB[0])
+    del push
+    gc.collect()
+    assert stopped == ["cancelled"]
