@@ -170,7 +170,9 @@ def state(*, factory: Callable[[], T], init: Literal[False] = False) -> T: ...
 def state(
     *, default: Any = attrs.NOTHING, factory: Callable[[], Any] | None = None, init: Literal[False] = False
 ) -> Any:
-    """Declare a field that is fresh in every run, as in ``words: int = state(default=0)``.
+    """Declare a plugin's field whose value is made anew for every run.
+
+    ``words: int = state(default=0)``, ``seen: list[str] = state(factory=list[str])``
 
     Args:
         default: Its value when a run starts; immutable.
@@ -355,13 +357,12 @@ def load(name: str) -> Callable[..., Plugin]:
     try:
         target = chosen.entry.load()
     except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
         raise PluginError(
-            f"plugin {name!r} of {chosen.distribution} does not import ({chosen.target}): {type(error).__name__}: {error}"
+            f"plugin {name!r} of {chosen.distribution} does not import ({chosen.target}): {reason}"
         ) from error
     if not callable(target):
-        raise PluginError(
-            f"plugin {name!r} of {chosen.distribution}: {chosen.target} is no plugin class and no function"
-        )
+        raise PluginError(f"plugin {name!r} of {chosen.distribution}: {chosen.target} is neither class nor function")
     return cast("Callable[..., Plugin]", target)
 
 
