@@ -952,7 +952,7 @@ def test_plugin_when_configured_wrongly(packages: Any) -> None:
     )
     with pytest.raises(PluginError, match=r"'letters' cannot be configured so: .*size"):
         Dispatcher().use("letters", size=3)
-    with pytest.raises(PluginError, match="is no plugin class and no function"):
+    with pytest.raises(PluginError, match="is neither class nor function"):
         Dispatcher().use("number")
     with pytest.raises(PluginError, match="wrong gives int, not a Plugin"):
         Dispatcher().use("wrong")
