@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from eventflow import signals
-from eventflow.errors import LimitExceeded, UsageError, excerpt
+from eventflow.errors import EventflowError, LimitExceeded, UsageError, excerpt
 from eventflow.events import Event, HandlerFailed, UnknownEvent
 from eventflow.plan import Plan, Step
 from eventflow.plugin import Plugin, instantiate
@@ -91,7 +91,8 @@ class Chain:
         target: Any = step.target if step.plugin is None else getattr(self.plugins[step.plugin], str(step.target))
         if step.kind == "rewrite":
             if place not in self._rewriters:
-                self._rewriters[place] = Rewriter(target if step.wants_run else _whole_pieces(target), step.families)
+                rewrite = target if step.wants_run else _whole_pieces(target)
+                self._rewriters[place] = Rewriter(_giving_text(rewrite, step.name), step.families)
             return self._rewriters[place].feed
         if step.wants_run:
             run = self._run
@@ -209,6 +210,12 @@ class Chain:
         signals.send(signals.handler_failed, self._run.dispatcher, run=self._run, failure=failure)
         self.emit(failure)
 
+    def claim(self, error: BaseException) -> None:
+        """An error of ours that a handler or hook raised tells of this run, unless it has one of its own."""
+        if isinstance(error, EventflowError) and error.run is None:
+            error.run, error.partial = self._run, self._run.response
+            error.phase = error.phase or "handler"
+
     def _where(self) -> str:
         return f"run {self._run.id}, event {self._run.events}"
 
@@ -263,6 +270,16 @@ class Chain:
 def _whole_pieces(method: Callable[[str], str]) -> Callable[[str, Part], str]:
     """A rewrite that takes text alone holds nothing back."""
     return lambda text, part: "" if part.final else method(text)
+
+
+def _giving_text(rewrite: Callable[[str, Part], str], name: str) -> Callable[[str, Part], str]:
+    def checked(text: str, part: Part) -> str:
+        given = rewrite(text, part)
+        if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"{name} must give text, not {type(given).__name__}")
+        return given
+
+    return checked
 
 
 def _events_of(given: object, name: str) -> list[Event]:

@@ -166,6 +166,7 @@ class Engine:
             left = failed
             self.outcome.left(failed)
         if left is not None:
+            self.chain.claim(left)
             raise left
 
     def _read(self) -> Steps:
@@ -365,7 +366,7 @@ class Engine:
             else:
                 yield from self._bounded(Frame(data=text))
         else:
-            hint = "; encode text first: text.encode()" if isinstance(item, str) else ""
+            hint = "; give the bytes as they come: the response itself, not its lines" if isinstance(item, str) else ""
             raise UsageError(f"a source yields bytes, frames, mappings or events, not {type(item).__name__}{hint}")
 
     def _bounded(self, frame: Frame) -> Steps:

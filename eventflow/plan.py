@@ -83,6 +83,26 @@ def _methods(cls: type) -> tuple[_Method, ...]:
     return (*handlers, *(method for method in methods if method.mark.kind != "on"))
 
 
+@functools.cache
+def _check_hooks(cls: type) -> None:
+    """Raise `PluginError` where a hook of a plugin class cannot be called as hooks are."""
+    for hook, offered in (
+        ("open", ()),
+        ("close", ()),
+        ("start", ("the run",)),
+        ("finish", ("the run",)),
+        ("stop", ("the run",)),
+    ):
+        function = getattr(cls, hook)
+        if not callable(function):
+            raise PluginError(f"plugin {cls.__qualname__}: {hook} is a hook, and no name for a field")
+        if offered and function is not getattr(Plugin, hook):
+            try:
+                required_arguments(function, f"{cls.__qualname__}.{hook}", offered, bound=False)
+            except UsageError as error:
+                raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
+
+
 def _raw_attribute(cls: type, name: str) -> object:
     return next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
 
@@ -132,6 +152,7 @@ class Plan:
         steps: list[Step] = []
         ends: list[int] = []
         for index, plugin in enumerate(plugins):
+            _check_hooks(class_of(plugin))
             steps.extend(_steps_of(plugin, index, len(steps)))
             ends.append(len(steps) - 1)
         for handler in sorted(handlers, key=lambda handler: handler.order):

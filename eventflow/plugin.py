@@ -277,7 +277,10 @@ def class_of(plugin: Plugin) -> type:
 
 @functools.cache
 def marked_methods(cls: type) -> tuple[tuple[str, Mark], ...]:
-    """The decorated methods of a plugin class, in order of definition, base classes first."""
+    """The decorated methods of a plugin class, in order of definition, base classes first.
+
+    A method that overrides a decorated one is what that was, unless it is decorated itself.
+    """
     found: dict[str, tuple[Mark, ...]] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
@@ -285,8 +288,8 @@ def marked_methods(cls: type) -> tuple[tuple[str, Mark], ...]:
             marks = getattr(function, _MARKS, None) if callable(function) else None
             if marks:
                 found[name] = tuple(marks)
-            elif name in found:
-                del found[name]  # overridden without a decorator: no handler any more
+            elif name in found and not callable(function):
+                del found[name]  # an override stays what it overrides; None in its place ends that
     return tuple((name, mark) for name, marks in found.items() for mark in marks)
 
 

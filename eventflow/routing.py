@@ -144,6 +144,8 @@ def handler_of(
     """
     if errors not in ("raise", "isolate"):
         raise UsageError(f'errors must be "raise" or "isolate", not {errors!r}')
+    if not isinstance(order, int):
+        raise UsageError(f"order must be an integer, not {order!r}")
     if not callable(function):
         raise UsageError(f"a handler must be callable, not {function!r}")
     name = name or name_of(function)

@@ -68,6 +68,7 @@ class Run:
         self.dispatcher = dispatcher
         self.outbox: list[Any] = []
         self._check = check
+        self._is_async = is_async
         self._interrupt: Any = None
         self._steps: Any = None  # of a run that is pushed
         self._finished = False
@@ -124,6 +125,8 @@ class Run:
 
     def __getitem__(self, plugin: type[P]) -> P:
         """The first plugin of class *plugin* in this run; raises `UsageError` when there is none."""
+        if not isinstance(plugin, type):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"a run is asked for a plugin by its class: run[WordCount], not run[{plugin!r}]")
         for instance in self.plugins:
             if isinstance(instance, plugin):
                 return instance
@@ -185,14 +188,16 @@ class Run:
             UsageError: The run was not opened with ``open()``.
             Exception: Whatever `Dispatcher.run` raises.
         """
-        if self._steps is None:
-            raise UsageError("feed() is for runs made with open(); a run over a source feeds itself")
+        if self._steps is None or self._is_async:
+            hint = "await run.afeed(...)" if self._is_async else "a run over a source feeds itself"
+            raise UsageError(f"feed() is for runs made with open(); {hint}")
         self._push(item)
 
     async def afeed(self, item: Any) -> None:
         """`feed`, for runs made with ``aopen()``."""
-        if self._steps is None:
-            raise UsageError("afeed() is for runs made with aopen(); a run over a source feeds itself")
+        if self._steps is None or not self._is_async:
+            hint = "a run over a source feeds itself" if self._is_async else "use run.feed(...)"
+            raise UsageError(f"afeed() is for runs made with aopen(); {hint}")
         await self._apush(item)
 
     def _open_push(self) -> None:

@@ -8,10 +8,11 @@ come, and what is compressed all the same is inflated here, with a bound.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, cast
 
 import attrs
@@ -102,11 +103,24 @@ def _slices(data: bytes | bytearray | memoryview) -> Iterator[bytes]:
 def _file_at(path: str | os.PathLike[str]) -> Source:
     if isinstance(path, str) and ("\n" in path or "\0" in path):
         raise UsageError("a str as source is a path; give the text of a stream as bytes: text.encode()")
+    if isinstance(path, str) and path.startswith(("http://", "https://")):
+        raise UsageError(f"a str as source is a path, and {path!r} an address; give the HTTP response itself")
     try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by the source
+        os.stat(path)
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
         raise UsageError(f"cannot open the source {os.fspath(path)!r}: {error.strerror or error}") from error
-    return Source(items=_reads(file), close=file.close)
+    items = _reads_at(path)
+    return Source(items=items, close=items.close)
+
+
+def _reads_at(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
+    """A file that is opened when it is first read: a stream that nobody iterates leaves nothing open."""
+    with open(path, "rb", buffering=0) as file:
+        yield from _reads(file)
 
 
 def _reads(file: Any) -> Iterator[bytes]:

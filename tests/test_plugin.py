@@ -126,7 +126,7 @@ def test_class_when_malformed() -> None:
 
 
 def test_plugin_when_inherited() -> None:
-    """A subclass inherits handlers, fields and state; an override without a decorator is no handler any more."""
+    """A subclass inherits handlers, fields and state; an override is what it overrides, and None ends that."""
     heard: list[str] = []
 
     class Base(Plugin):
@@ -145,17 +145,20 @@ def test_plugin_when_inherited() -> None:
     class Derived(Base):
         more: int = 0
 
+        second = None  # type: ignore[assignment]
+
         def first(self, event: TextDelta) -> None:
-            heard.append("never")
+            super().first(event)
+            heard.append("derived.first")
 
         @on(TextDone)
         def done(self, event: TextDone) -> None:
             heard.append(f"{self.name}.done")
 
     run = Dispatcher(Derived(name="derived", more=2)).run(answer("a"))
-    assert heard == ["derived.second", "derived.done"]
+    assert heard == ["derived.first", "derived.first", "derived.done"]
     assert run[Base] is run[Derived]
-    assert run[Base].seen == 0
+    assert run[Base].seen == 1
 
 
 @pytest.mark.parametrize(
@@ -963,3 +966,28 @@ def test_plugin_when_configured_wrongly(packages: Any) -> None:
     flow.use("make", letter="x")
     (plugin,) = flow.run(run_text).plugins
     assert plugin.count == 2  # type: ignore[attr-defined]
+
+
+def test_hooks_when_malformed() -> None:
+    """A hook that cannot take the run, and a field in a hook's place, are errors before the first event."""
+    start = type("Forgets", (Plugin,), {"start": lambda self: None, "__qualname__": "Forgets"})
+    with pytest.raises(PluginError, match=r"Forgets\.start takes no argument"):
+        Dispatcher(start()).run(answer("a"))
+
+    class Names(Plugin):
+        finish: str = "x"  # type: ignore[assignment]
+
+    with pytest.raises(PluginError, match="finish is a hook"):
+        Dispatcher(Names()).run(answer("a"))
+
+
+def test_rewrite_when_it_gives_no_text() -> None:
+    """A rewrite that gives something else is named at the first piece."""
+
+    class Forgets(Plugin):
+        @rewrite("text")
+        def nothing(self, text: str) -> str:
+            return None  # type: ignore[return-value]
+
+    with pytest.raises(UsageError, match=r"Forgets\.nothing must give text, not NoneType"):
+        Dispatcher(Forgets()).run(answer("a"))

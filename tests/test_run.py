@@ -1433,3 +1433,34 @@ def test_push_when_dropped_stops_its_plugins() -> None:
     del push
     gc.collect()
     assert stopped == ["cancelled"]
+
+
+def test_feed_when_it_is_the_other_face_is_refused() -> None:
+    """``feed`` in an async run, and ``afeed`` in a sync one, say which to use, before anything is lost."""
+
+    async def main() -> None:
+        with Dispatcher().open(check=False) as run, pytest.raises(UsageError, match=r"use run\.feed"):
+            await run.afeed(AB[0])
+        async with Dispatcher().aopen(check=False) as arun:
+            with pytest.raises(UsageError, match=r"await run\.afeed"):
+                arun.feed(AB[0])
+
+    asyncio.run(main())
+
+
+def test_error_of_ours_when_a_handler_raises_it_tells_of_the_run() -> None:
+    """A `UsageError` that a handler causes while the run goes on has the run, and what was received."""
+    flow = Dispatcher()
+    flow.on(TextDelta, lambda event: (text for text in ("no event",)))
+    with pytest.raises(UsageError, match="yields events") as caught:
+        flow.run(AB)
+    assert caught.value.run is not None
+    assert caught.value.partial is not None
+    assert caught.value.partial.output_text == "a"
+    assert caught.value.phase == "handler"
+
+
+def test_plugin_when_asked_for_by_something_else() -> None:
+    """A run gives its plugins by class, and says so."""
+    with pytest.raises(UsageError, match="by its class"):
+        Dispatcher().run([completed()])["word-count"]  # type: ignore[index]

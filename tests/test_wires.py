@@ -225,3 +225,10 @@ def test_wire_when_it_holds_an_event_back_gives_it_at_the_end(monkeypatch: pytes
     )
     run = Dispatcher().run([body])
     assert (run.status, run.text, run.events) == ("completed", "a", 2)
+
+
+@pytest.mark.parametrize("name", ["anthropic-text.sse", "chat-text.sse"])
+def test_detection_when_the_stream_is_another_provider_s(name: str) -> None:
+    """A stream of another wire is refused at its first frame, not read as unknown events to a truncated end."""
+    with pytest.raises(DecodeError, match="of no wire that is read here"):
+        Dispatcher().run(FIXTURES / name)

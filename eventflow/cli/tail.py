@@ -66,7 +66,7 @@ _STYLES: dict[Voice, dict[str, Any]] = {"text": {}, "reasoning": {"dim": True}, 
 @click.option("--events", "selects", metavar="SELECTOR", multiple=True, help="Show these events only; may be repeated.")
 @click.option("--wire", metavar="NAME", help="Whose stream it is; by default the first frame tells.")
 def tail(file: str, as_json: bool, raw: bool, selects: tuple[str, ...], wire: str | None) -> int:
-    r"""Show a recorded or piped event stream, as it comes.
+    """Show a recorded or piped event stream, as it comes.
 
     The answer is shown as text; reasoning behind "|", refusals behind "!"; tool calls, other items, errors and unknown
     events one line each; at the end a line with the status, the events and the tokens. Control characters are
@@ -81,7 +81,7 @@ def tail(file: str, as_json: bool, raw: bool, selects: tuple[str, ...], wire: st
 
     Exit codes: 0 the response is completed or incomplete; 1 the stream failed, was cut off or cannot be read; 2 wrong
     use, a file that cannot be opened, or one that is no event stream; 130 interrupted.
-    """
+    """  # noqa: D301  # click looks for the character
     source: Any = Path(file)
     if file == "-":
         if sys.stdin is None:

@@ -29,6 +29,17 @@ class _Head(msgspec.Struct):
 _read_head = msgspec.json.Decoder(_Head).decode
 
 
+_FOREIGN = {  # the Messages API's events have types as well (types of the public package anthropic 2.12.0, November 2026)
+    "content_block_delta",
+    "content_block_start",
+    "content_block_stop",
+    "message_delta",
+    "message_start",
+    "message_stop",
+    "ping",
+}
+
+
 class ResponsesWire:
     """Frames of the Responses API as events; it keeps no state."""
 
@@ -46,7 +57,7 @@ class ResponsesWire:
             head = _read_head(frame.data)
         except STRICT_ERRORS:
             return False
-        return head.type is not None or head.error not in (None, False)
+        return (head.type is not None and head.type not in _FOREIGN) or head.error not in (None, False)
 
     def feed(self, frame: Frame) -> list[Event]:
         """The frame's one event, or none for the end marker."""

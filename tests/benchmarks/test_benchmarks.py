@@ -21,7 +21,7 @@ NAMES = ("decode", "handle", "async", "quiet", "types", "three", "pipeline", "li
 
 def test_benchmarks_when_events_are_few() -> None:
     """Every lap handles all of its events, every table has its first row, missing peers are said to be missing."""
-    done = run("--events", "300", "--rounds", "1", *NAMES)
+    done = run("--events", "100", "--rounds", "1", *NAMES)
     assert (done.returncode, done.stderr) == (0, "")
     rows = re.findall(r"^  (\S.*?) {2,}(.+)$", done.stdout.partition("\nTargets")[0], re.MULTILINE)
     assert len(rows) > 40
@@ -32,7 +32,7 @@ def test_benchmarks_when_events_are_few() -> None:
 
 def test_targets_when_strict() -> None:
     """What is not measured breaks no promise."""
-    assert run("--strict", "--events", "300", "--rounds", "1", "three").returncode == 0
+    assert run("--strict", "--events", "100", "--rounds", "1", "three").returncode == 0
 
 
 @pytest.mark.parametrize("names", [("nosuch",), ("decode", "nosuch")])
