@@ -41,6 +41,7 @@ class Chain:
         attention: Whether something was emitted, or the run is to end: to be looked at after every event.
         cancelled: Whether the run is to end.
         closed: Whether it is too late to emit.
+        exceeded: The limit on emitted events, once it is reached: it ends the stream, and is no handler's failure.
     """
 
     def __init__(self, run: Run, plan: Plan, *, is_async: bool, deliver: bool, max_emitted: int | None) -> None:
@@ -48,6 +49,7 @@ class Chain:
         self.attention = False
         self.cancelled = False
         self.closed = False
+        self.exceeded: LimitExceeded | None = None
         self._run = run
         self._plan = plan
         self._is_async = is_async
@@ -141,7 +143,8 @@ class Chain:
 
     def _check_emitted(self, emitted: int) -> None:
         if self._max_emitted is not None and emitted > self._max_emitted:
-            raise LimitExceeded(limit="emitted", maximum=self._max_emitted, seen=emitted)
+            self.exceeded = LimitExceeded(limit="emitted", maximum=self._max_emitted, seen=emitted)
+            raise self.exceeded
 
     def follow(self, result: object, step: Step, event: Event) -> Steps:
         """A handler gave something: a generator's events are emitted, an awaitable is awaited, the rest is ignored."""
@@ -159,12 +162,19 @@ class Chain:
     def _follow_async(self, events: AsyncGenerator[object, None], step: Step) -> Steps:
         if not self._is_async:
             raise UsageError(f"{step.name} is an async generator; use arun(), astream() or aopen()")
-        while True:
-            try:
-                emitted = yield events.__anext__()
-            except StopAsyncIteration:
-                return
-            self._emit_from(step, emitted)
+        try:
+            while not self.cancelled:
+                try:
+                    emitted = yield events.__anext__()
+                except StopAsyncIteration:
+                    return
+                self._emit_from(step, emitted)
+        except GeneratorExit:
+            raise  # nothing can be awaited any more
+        except BaseException:
+            yield events.aclose()
+            raise
+        yield events.aclose()
 
     def _emit_from(self, step: Step, emitted: object) -> None:
         if not isinstance(emitted, Event):
@@ -194,6 +204,8 @@ class Chain:
 
     def raised(self, error: Exception, step: Step, event: Event) -> None:
         """A step raised: report it where it is isolated, else end the run with it."""
+        if error is self.exceeded:
+            raise error
         what = f"{step.name} on {event.type}"
         if isinstance(error, StopIteration):  # would end the generators of the chain instead of the run
             wrapped = RuntimeError(f"{step.name} raised StopIteration")
@@ -239,19 +251,28 @@ class Chain:
                 yield from self.dispatch(event, self._plan.ends[index])
         yield from self.drain()
 
-    def stop(self) -> Generator[Any, Any, Exception | None]:
-        """Every plugin's ``stop``, in reverse order; returns what the first one raised, and logs the others."""
+    def stop(self, left: BaseException | None) -> Generator[Any, Any, BaseException | None]:
+        """Every plugin's ``stop``, in reverse order, whatever one of them raises.
+
+        Args:
+            left: What the run ends with already, or None.
+
+        Returns:
+            What the run ends with now: *left*, else what the first ``stop`` raised; a cancellation goes before both.
+            The others are logged.
+        """
         self.closed = True
-        first: Exception | None = None
         for plugin in reversed(self.plugins):
             try:
                 yield from self._hook(plugin, "stop")
-            except Exception as error:
-                if first is None:
-                    first = error
-                else:
-                    _log.exception("%s.stop failed too", type(plugin).__qualname__)
-        return first
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                if left is None or (isinstance(left, Exception) and not isinstance(error, Exception)):
+                    left, error = error, left
+                if error is not None:
+                    _log.error("%s.stop failed in %s", type(plugin).__qualname__, self._where(), exc_info=error)
+        return left
 
     def _hook(self, plugin: Plugin, name: str) -> Generator[Any, Any, Any]:
         if getattr(type(plugin), name) is getattr(Plugin, name):

@@ -87,7 +87,7 @@ class Dispatcher:
         self._snapshot = snapshot
         self._strict = strict
         self._limits = limits if limits is not None else Limits()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a plugin may register handlers while it is opened
         self._uses: tuple[list[Plugin], ...] = (unrolled(plugins),)  # a list is one use, and what its undo takes out
         self._handlers: tuple[Handler, ...] = ()
         self._plan: Plan | None = None

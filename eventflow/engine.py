@@ -21,12 +21,16 @@ from eventflow.events import (
     ErrorEvent,
     Event,
     FunctionCall,
+    FunctionCallArgumentsDelta,
     ItemEvent,
     LifecycleEvent,
     McpCall,
     OutputItemAdded,
     OutputItemDone,
+    ReasoningEvent,
+    RefusalEvent,
     StreamError,
+    TextEvent,
     ToolCall,
     encode_json,
     resolve,
@@ -64,6 +68,7 @@ _CR = 13  # as a number: searching for it takes a tenth of the time
 _BATCH = 256  # events folded at once: few calls, and little memory under way
 _ROLL = 256 * 1024  # bytes of events kept under way: a few previews of images could fill memory
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
+_REPEATED = (TextEvent, RefusalEvent, ReasoningEvent, FunctionCallArgumentsDelta)  # what shows if it comes twice
 _STRUCTURE = (ItemEvent, LifecycleEvent, ErrorEvent)  # events that say how a run goes: never fused
 _KINDS = {FunctionCall.type: "function", CustomToolCall.type: "custom", McpCall.type: "mcp"}
 
@@ -109,6 +114,7 @@ class Engine:
         self._folded = 0
         self._roll_at = _ROLL  # bytes received at which they are let go of, few as they may be
         self._count = 0  # events before those
+        self._recent: list[Any] = []  # of those, the last ones that would show if they came twice
         self._sequence = Sequence(self._snapshot.note, strict=strict)
         self._calls: dict[type[Event], int] = {OutputItemAdded: 0, OutputItemDone: 0}
         self._tool_calls: list[ToolCall] = []
@@ -155,19 +161,21 @@ class Engine:
             left = error
             self.outcome.left(error)
         except BaseException as error:
-            left = error
-            self.outcome.left(error)
+            if error is self.chain.exceeded:
+                self.outcome.fail(self.chain.exceeded)
+            else:
+                left = error
+                self.outcome.left(error)
             self.fold().close()
         if self.chain.cancelled and left is None:
             self.outcome.cancelled()
         self.outcome.over = True
-        failed = yield from self.chain.stop()
-        if failed is not None and left is None:
-            left = failed
-            self.outcome.left(failed)
-        if left is not None:
-            self.chain.claim(left)
-            raise left
+        ended = yield from self.chain.stop(left)
+        if ended is not None:
+            if ended is not left:
+                self.outcome.left(ended)
+            self.chain.claim(ended)
+            raise ended
 
     def _read(self) -> Steps:
         """Take what the source gives until the run is over.
@@ -178,21 +186,25 @@ class Engine:
         chain, outcome, decoder, sequence = self.chain, self.outcome, self._decoder, self._sequence
         keep, deliver, near, fused = self._keep, self._deliver, self._near, self._fused
         largest = self._limits.event_bytes or sys.maxsize
-        while not outcome.over:
+        while not (outcome.over or chain.cancelled):
             try:
                 chunk = yield PULL
             except UsageError:
                 raise  # the caller's mistake, which shows only while reading
             except Exception as error:
-                outcome.source_failed(error, self.count)
+                if not chain.cancelled:  # which may be why reading failed
+                    outcome.source_failed(error, self.count)
                 return
             if chain.attention:  # something was emitted from elsewhere
                 yield from chain.drain()
                 if chain.cancelled:
                     return
             if type(chunk) is not bytes:
-                yield from self._end() if chunk is END else self._item(chunk)
-                continue
+                if isinstance(chunk, bytes | bytearray | memoryview):
+                    chunk = bytes(cast("bytes", chunk))
+                else:
+                    yield from self._end() if chunk is END else self._item(chunk)
+                    continue
             if self._size < _HEAD and chunk:
                 if not self._size and chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark
@@ -296,6 +308,7 @@ class Engine:
         """Fold what is pending, and let go of it."""
         if self._keep:
             self.fold()
+        self._recent = self._at_hand()
         self._count += len(self._pending)
         self._pending, self._folded = [], 0
         self._roll_at = self._size + _ROLL
@@ -323,7 +336,7 @@ class Engine:
             return
         try:
             if self._wire is None:
-                if frame.data.strip() == "[DONE]":
+                if frame.data.strip() in ("", "{}", "[DONE]"):  # a ping, or an end, says nothing of the wire
                     return
                 self._wire = detect(frame, self._limits)
             events = self._wire.feed(frame)
@@ -349,11 +362,6 @@ class Engine:
             if isinstance(item, ToolCall) and item in self._tool_calls:
                 return  # a source of recorded events brings the calls that its items mean anyway
             yield from self._receive(item)
-        elif isinstance(item, bytearray | memoryview):
-            data = bytes(cast("bytes", item))
-            chunk, self._tail = self._tail + data, b""
-            self._measure(len(data))
-            yield from self._frames(chunk)
         elif isinstance(item, Frame):
             yield from self._bounded(item)
         elif isinstance(item, Mapping):
@@ -454,10 +462,16 @@ class Engine:
         if self.chain.attention:
             yield from self.chain.drain()
 
+    def _at_hand(self) -> list[Any]:
+        """The last pieces of text, and the very last event, however the stream was cut into chunks."""
+        events = self._recent + self._pending
+        pieces = [event for event in events if isinstance(event, _REPEATED)][-_BATCH:]
+        return pieces if not events or (pieces and pieces[-1] is events[-1]) else [*pieces, events[-1]]
+
     def _admit(self, event: Any, number: int) -> bool:
         """Judge a sequence number that is not the expected one; False drops the event."""
         try:
-            return self._sequence.admit(event, number, self._pending)
+            return self._sequence.admit(event, number, self._at_hand())
         except SequenceError as error:
             self.outcome.fail(error)
             return False

@@ -107,7 +107,10 @@ class Outcome:
     def left(self, error: BaseException) -> None:
         """A handler raised, or the run was left."""
         self.over = True
-        self.status = "failed" if isinstance(error, Exception) else "cancelled"
+        if isinstance(error, Exception):
+            self.status = "failed"
+        elif self.status not in ("completed", "incomplete"):  # it had ended before
+            self.status = "cancelled"
 
     def cancelled(self) -> None:
         """`Run.cancel` was called; a terminal event that had come before stays."""

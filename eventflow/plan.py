@@ -7,6 +7,7 @@ transform puts in the place of another goes on behind that transform.
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -86,21 +87,11 @@ def _methods(cls: type) -> tuple[_Method, ...]:
 @functools.cache
 def _check_hooks(cls: type) -> None:
     """Raise `PluginError` where a hook of a plugin class cannot be called as hooks are."""
-    for hook, offered in (
-        ("open", ()),
-        ("close", ()),
-        ("start", ("the run",)),
-        ("finish", ("the run",)),
-        ("stop", ("the run",)),
-    ):
-        function = getattr(cls, hook)
-        if not callable(function):
-            raise PluginError(f"plugin {cls.__qualname__}: {hook} is a hook, and no name for a field")
-        if offered and function is not getattr(Plugin, hook):
-            try:
-                required_arguments(function, f"{cls.__qualname__}.{hook}", offered, bound=False)
-            except UsageError as error:
-                raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
+    for hook in ("start", "finish", "stop"):
+        try:
+            required_arguments(getattr(cls, hook), f"{cls.__qualname__}.{hook}", ("the run",), bound=False)
+        except UsageError as error:
+            raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
 
 
 def _raw_attribute(cls: type, name: str) -> object:
@@ -136,6 +127,15 @@ def _any_matches(matchers: tuple[Callable[[type[Event], str], bool], ...], cls: 
 def _takes(families: tuple[str, ...]) -> Callable[[type[Event], str], bool]:
     rewriter = Rewriter(lambda text, part: text, families)
     return lambda cls, name: rewriter.takes(cls)
+
+
+def _same(step: Step, other: Step) -> bool:
+    """Whether two steps call the same function; a bound method is made anew whenever it is looked up."""
+    if step.plugin != other.plugin:
+        return False
+    return step.target is other.target or (
+        isinstance(step.target, str | types.MethodType) and step.target == other.target
+    )
 
 
 class Plan:
@@ -188,14 +188,14 @@ class Plan:
 
     def _find(self, cls: type[Event], name: str) -> tuple[int, ...]:
         places: list[int] = []
-        seen: list[tuple[int | None, object]] = []
+        seen: list[Step] = []
         for place, step in enumerate(self.steps):
             if not step.matches(cls, name):
                 continue
             if step.kind == "handler":  # a function that several selectors match runs once
-                if (step.plugin, step.target) in seen:
+                if any(_same(step, earlier) for earlier in seen):
                     continue
-                seen.append((step.plugin, step.target))
+                seen.append(step)
             places.append(place)
         return tuple(places)
 

@@ -215,7 +215,7 @@ class Plugin:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        _refuse_shared_defaults(cls)
+        _check_fields(cls)
         try:
             attrs.define(slots=False, eq=False)(cls)
         except (TypeError, ValueError, attrs.exceptions.UnannotatedAttributeError) as error:
@@ -245,9 +245,13 @@ class Plugin:
         return Pipeline(self, other)
 
 
-def _refuse_shared_defaults(cls: type) -> None:
+def _check_fields(cls: type) -> None:
+    annotated = vars(cls).get("__annotations__", {})
+    for name in ("open", "close", "start", "finish", "stop"):
+        if name in annotated:
+            raise PluginError(f"plugin {cls.__qualname__}: {name} is a hook, and no name for a field")
     for name, value in vars(cls).items():
-        if name in vars(cls).get("__annotations__", {}) and isinstance(value, _MUTABLE):
+        if name in annotated and isinstance(value, _MUTABLE):
             kind = type(cast("object", value)).__name__
             raise PluginError(
                 f"plugin {cls.__qualname__}: the default of {name} is a {kind} that all runs would share; write "

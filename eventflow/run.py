@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventflow import signals
@@ -71,6 +72,7 @@ class Run:
         self._is_async = is_async
         self._interrupt: Any = None
         self._steps: Any = None  # of a run that is pushed
+        self._fed = threading.Lock()
         self._finished = False
         self._deadline: float | None = None  # of a source that lingers, by the monotonic clock
         self._engine = Engine(
@@ -201,16 +203,26 @@ class Run:
         await self._apush(item)
 
     def _open_push(self) -> None:
+        self._check_unopened()
         self._steps = self._engine.steps()
         self._push(None)
 
+    def _check_unopened(self) -> None:
+        if self._steps is not None:
+            raise UsageError(f"run {self.id} was opened before; call open() again for another run")
+
     async def _aopen_push(self) -> None:
+        self._check_unopened()
         self._steps = self._engine.steps()
         await self._apush(None)
 
     def _push(self, item: Any, *, throw: bool = False) -> None:
         if self._finished:
             return
+        with self._feeding():
+            self._send(item, throw=throw)
+
+    def _send(self, item: Any, *, throw: bool) -> None:
         try:
             (self._steps.throw if throw else self._steps.send)(item)  # a sync run gives out nothing but PULL
         except StopIteration:
@@ -223,6 +235,20 @@ class Run:
     async def _apush(self, item: Any, *, throw: bool = False) -> None:
         if self._finished:
             return
+        with self._feeding():
+            await self._asend(item, throw=throw)
+
+    @contextlib.contextmanager
+    def _feeding(self) -> Iterator[None]:
+        """One item at a time: what a second one did in the middle of the first would be lost."""
+        if not self._fed.acquire(blocking=False):
+            raise UsageError(f"run {self.id} is being fed already; feed it from one task or thread at a time")
+        try:
+            yield
+        finally:
+            self._fed.release()
+
+    async def _asend(self, item: Any, *, throw: bool) -> None:
         send = self._steps.throw if throw else self._steps.send
         try:
             while (request := send(item)) is not PULL:
@@ -277,6 +303,8 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
                     yield request
                 except GeneratorExit:
                     send, value = steps.throw, Left()
+                except BaseException as error:
+                    send, value = steps.throw, error
     except StopIteration:
         pass
     except Left:

@@ -38,7 +38,7 @@ class Sequence:
         Args:
             event: The event.
             number: Its number.
-            recent: The events received last, oldest first.
+            recent: The pieces of text received last, oldest first: what would show if it came twice.
 
         Raises:
             SequenceError: Anything is out of order, in a strict run.
@@ -58,9 +58,13 @@ class Sequence:
             self._missing.discard(number)
             self._odd("order", f"event {number} ({event.type}) comes late", number)
             return True
-        if any(event == seen for seen in recent):
+        twins = [seen for seen in recent if seen.sequence_number == number]
+        if event in twins:
             self._odd("duplicate", f"event {number} ({event.type}) came twice; the second is dropped", number)
             return False
+        if not twins:  # what came under this number is not at hand any more
+            self._odd("order", f"event {number} ({event.type}) comes after {expected - 1}", number)
+            return True
         self._odd(
             "numbering", f"event {number} ({event.type}) comes after {expected - 1}: the server does not count", number
         )

@@ -76,7 +76,7 @@ def open_source(source: Any) -> Source:
         raise UsageError(f"one {type(cast('object', source)).__name__} is no source; put it in a list: run([...])")
     if _is_response(source):
         return _response_source(source)
-    if hasattr(source, "read"):
+    if hasattr(source, "read") and not hasattr(source, "__aiter__"):
         return Source(items=_reads(source))
     if hasattr(source, "__aiter__") or hasattr(source, "__iter__"):
         return _iterable_source(source)
@@ -145,34 +145,46 @@ def _iterable_source(source: Any) -> Source:
     made = Source()
     if hasattr(source, "__iter__"):
         made.items = iter(source)
-        made.close = _first_of((made.items, source), "close")
+        made.close = _closing(made.items, source)
     if hasattr(source, "__aiter__"):
         made.aitems = aiter(source)
-        made.aclose = _afirst_of((made.aitems, source))
+        made.aclose = _aclosing(made.aitems, source)
     return made
 
 
-def _first_of(candidates: tuple[Any, ...], name: str) -> Callable[[], None]:
-    for candidate in candidates:
-        close = getattr(candidate, name, None)
-        if callable(close):
-            return cast("Callable[[], None]", close)
-    return _nothing
+def _closing(*owners: Any) -> Callable[[], None]:
+    """Closes each of *owners* that can be closed, in order, though one raises."""
+
+    def close() -> None:
+        with contextlib.ExitStack() as stack:
+            for owner in reversed(_distinct(owners)):
+                if callable(getattr(owner, "close", None)):
+                    stack.callback(owner.close)
+
+    return close
 
 
-def _afirst_of(candidates: tuple[Any, ...]) -> Callable[[], Awaitable[None]]:
-    close = _first_of(candidates, "aclose")
-    if close is _nothing:
-        close = _first_of(candidates, "close")
-    if close is _nothing:
-        return _anothing
+def _aclosing(*owners: Any) -> Callable[[], Awaitable[None]]:
+    """Closes each of *owners* that can be closed, by ``aclose`` or ``close``, in order, though one raises."""
 
     async def aclose() -> None:
-        result: Any = close()
-        if hasattr(result, "__await__"):
-            await result
+        async with contextlib.AsyncExitStack() as stack:
+            for owner in reversed(_distinct(owners)):
+                close = getattr(owner, "aclose", None) or getattr(owner, "close", None)
+                if callable(close):
+                    stack.push_async_callback(_awaited, close)
 
     return aclose
+
+
+async def _awaited(close: Callable[[], Any]) -> None:
+    result = close()
+    if hasattr(result, "__await__"):
+        await result
+
+
+def _distinct(owners: tuple[Any, ...]) -> list[Any]:
+    return list({id(owner): owner for owner in owners}.values())
 
 
 def _context_source(manager: Any) -> Source:
@@ -203,7 +215,8 @@ def _context_source(manager: Any) -> Source:
             async for item in inner.aitems:
                 yield item
 
-        made.aitems, made.aclose = aitems(), astack.aclose
+        made.aitems = aitems()
+        made.aclose = _aclosing(made.aitems, astack)
     return made
 
 
@@ -228,17 +241,11 @@ def _response_source(response: Any) -> Source:
     stream = getattr(response, "stream", None)
     if body is not None or hasattr(stream, "__iter__") or not hasattr(response, "aiter_raw"):
         made.items = _response_items(response, body)
-        made.close = _first_of((response,), "close")
+        made.close = _closing(response)
         made.interrupt, made.blocking = _interrupter(response), True
     if body is not None or hasattr(stream, "__aiter__") or not hasattr(response, "iter_raw"):
-        aitems = _response_aitems(response, body)
-        aclose = _afirst_of((response,))
-
-        async def aclose_both() -> None:
-            await aitems.aclose()
-            await aclose()
-
-        made.aitems, made.aclose = aitems, aclose_both
+        made.aitems = _response_aitems(response, body)
+        made.aclose = _aclosing(made.aitems, response)
     if body is not None:
         made.close, made.aclose, made.interrupt, made.blocking = _nothing, _anothing, None, False
     return made
@@ -268,11 +275,12 @@ async def _response_aitems(response: Any, body: bytes | None) -> AsyncGenerator[
         for chunk in _response_items(response, body):
             yield chunk
         return
-    async for raw in response.aiter_raw():
-        for chunk in judge.feed(raw):
-            yield chunk
-        if judge.decided:
-            raise judge.verdict()
+    async with contextlib.aclosing(response.aiter_raw()) as raws:
+        async for raw in raws:
+            for chunk in judge.feed(raw):
+                yield chunk
+            if judge.decided:
+                raise judge.verdict()
     for chunk in judge.end():
         yield chunk
 
@@ -385,14 +393,16 @@ class _Inflater:
                 return
             headed = raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0  # RFC 1950; some send none
             self._engine = zlib.decompressobj(15 if headed else -15)
-        while raw:
+        while True:
             try:
                 chunk = self._engine.decompress(raw, _CHUNK)
             except zlib.error as error:
                 raise DecodeError(f"the compressed body is corrupt: {error}") from error
             if chunk:
                 yield chunk
-            raw = b"" if self._engine.eof else self._engine.unconsumed_tail
+            raw = self._engine.unconsumed_tail
+            if self._engine.eof or not (raw or len(chunk) == _CHUNK):  # a full piece: there may be more of it
+                return
 
     def close(self) -> None:
         """The body has ended; raises where the compressed data is cut off."""
@@ -406,7 +416,10 @@ def _interrupter(response: Any) -> Callable[[], None]:
     def interrupt() -> None:
         import socket
 
-        network = getattr(response, "extensions", {}).get("network_stream")
+        extensions = getattr(response, "extensions", {})
+        if extensions.get("http_version") == b"HTTP/2":
+            return  # other streams share the connection
+        network = extensions.get("network_stream")
         connection = network.get_extra_info("socket") if network is not None else None
         if isinstance(connection, socket.socket):
             with contextlib.suppress(OSError):  # it is gone already

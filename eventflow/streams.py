@@ -35,10 +35,12 @@ class EventStream:
     def __init__(self, run: Run, source: Source) -> None:
         self.run = run
         self._source = source
+        self._begun = False
         self._cursor: weakref.ref[Generator[Event, None, None]] | None = None
 
     def __iter__(self) -> Iterator[Event]:
-        _check_fresh(self.run, self._cursor is not None)
+        _check_fresh(self.run, self._begun)
+        self._begun = True
         cursor = loop(self.run, self._source)
         self._cursor = weakref.ref(cursor)  # weakly: leaving the for loop drops the cursor, and that closes the source
         return cursor
@@ -48,8 +50,8 @@ class EventStream:
         cursor = self._cursor() if self._cursor is not None else None
         if cursor is not None:
             cursor.close()
-        elif self._cursor is None:
-            self._cursor = weakref.ref(loop(self.run, self._source))
+        if not self.run._finished:  # nothing of it was ever pulled
+            self._begun = True
             self._source.close()
             self.run._abandon()
 
@@ -72,12 +74,14 @@ class AsyncEventStream:
     def __init__(self, run: Run, source: Source) -> None:
         self.run = run
         self._source = source
+        self._begun = False
         self._cursor: weakref.ref[AsyncGenerator[Event, None]] | None = None
         self._entered = False
         self._held: AsyncGenerator[Event, None] | None = None
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        _check_fresh(self.run, self._cursor is not None)
+        _check_fresh(self.run, self._begun)
+        self._begun = True
         cursor = aloop(self.run, self._source)
         self._cursor = weakref.ref(cursor)
         if self._entered:
@@ -88,9 +92,13 @@ class AsyncEventStream:
         """Leave the run and close its source. Twice is once."""
         cursor = self._cursor() if self._cursor is not None else None
         if cursor is not None:
-            await cursor.aclose()
-        elif self._cursor is None:
-            self._cursor = weakref.ref(aloop(self.run, self._source))
+            try:
+                await cursor.aclose()
+            except RuntimeError:  # another task waits in it
+                self.run.cancel()
+                return
+        if not self.run._finished:  # nothing of it was ever pulled
+            self._begun = True
             if self._source.aitems is None:
                 self._source.close()
             else:

@@ -44,7 +44,9 @@ class _AsyncioWaiter:
         self._interrupted = False
 
     async def wait(self, awaitable: Awaitable[Any], seconds: float | None = None) -> Any:
-        task = self._waiting = self._asyncio.current_task()
+        task = self._asyncio.current_task()
+        assert task is not None
+        before, self._waiting, self._interrupted = task.cancelling(), task, False
         timer = self._loop.call_later(seconds, self._end) if seconds is not None else None
         try:
             return await awaitable
@@ -52,12 +54,14 @@ class _AsyncioWaiter:
             if not self._interrupted:
                 raise
             self._interrupted = False
-            assert task is not None
-            if task.uncancel() > 0:  # somebody else cancels too, and wants it to go through
+            if task.uncancel() > before:  # somebody else cancels too, and wants it to go through
                 raise
             raise Interrupted from None
         finally:
             self._waiting = None
+            if self._interrupted:  # the source made something else of the cancellation
+                self._interrupted = False
+                task.uncancel()
             if timer is not None:
                 timer.cancel()
 

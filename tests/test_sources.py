@@ -243,7 +243,7 @@ def test_source_when_it_is_an_iterator_with_a_plain_close() -> None:
         ("a\0b", r"a str as source is a path"),
         (io.StringIO("event: x"), "open it in binary"),
         ([3], "not int"),
-        (["text"], r"not str; encode text first"),
+        (["text"], r"the response itself"),
         ([None], "not NoneType"),
         ([b"", [b"x"]], "not list"),
     ],

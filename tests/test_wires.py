@@ -161,7 +161,7 @@ def test_detect_when_a_stream_is_of_no_known_wire(first: Frame) -> None:
     """The error names the wires, says what to pass, and shows the start, safe to print."""
     with pytest.raises(DecodeError) as caught:
         detect(first, Limits())
-    assert "the stream fits no known wire (responses); pass wire=..." in caught.value.message
+    assert "of no wire that is read here (responses); wire=..." in caught.value.message
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 600
     assert caught.value.frame is first

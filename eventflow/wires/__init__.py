@@ -75,7 +75,7 @@ def detect(frame: Frame, limits: Limits) -> Wire:
             return wire(limits)
     known = ", ".join(wire.name for wire in _WIRES)
     raise DecodeError(
-        f"the stream is of no wire that is read here ({known}); wire=... reads it as one all the same. It begins with event "
-        f"{excerpt(frame.event)!r}, data {excerpt(frame.data)}",
+        f"the stream is of no wire that is read here ({known}); wire=... reads it as one all the same. It begins "
+        f"with event {excerpt(frame.event)!r}, data {excerpt(frame.data)}",
         frame=frame,
     )

@@ -29,7 +29,7 @@ class _Head(msgspec.Struct):
 _read_head = msgspec.json.Decoder(_Head).decode
 
 
-_FOREIGN = {  # the Messages API's events have types as well (types of the public package anthropic 2.12.0, November 2026)
+_FOREIGN = {  # Anthropic's events have types as well (the public package anthropic 2.12.0, November 2026)
     "content_block_delta",
     "content_block_start",
     "content_block_stop",
