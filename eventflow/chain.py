@@ -23,10 +23,13 @@ from eventflow.rewriting import Part, Rewriter
 if TYPE_CHECKING:
     from eventflow.run import Run
 
-__all__ = ["Call", "Chain", "Steps"]
+__all__ = ["INERT", "Call", "Chain", "Steps"]
 
 Call: TypeAlias = Callable[[Any], Any]
 Steps: TypeAlias = Generator[Any, Any, None]
+
+INERT = frozenset({bool, int, float, str, bytes})
+"""What handlers often give and nobody follows: ``lambda event: out.write(event.delta)``."""
 
 _log = logging.getLogger("eventflow")
 
@@ -111,7 +114,7 @@ class Chain:
             try:
                 result = call(event)
                 if step.kind != "handler":
-                    if inspect.isawaitable(result):
+                    if not isinstance(result, Event) and inspect.isawaitable(result):
                         result = yield from self._awaited(result, step.name)
                     if result is event:
                         continue
@@ -120,7 +123,7 @@ class Chain:
                 self.raised(error, step, event)
                 continue
             if step.kind == "handler":
-                if result is not None:
+                if result is not None and type(result) not in INERT:
                     yield from self.follow(result, step, event)
                 continue
             for replacement in result:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from eventflow.chain import Call, Chain, Steps
+from eventflow.chain import INERT, Call, Chain, Steps
 from eventflow.errors import DecodeError, LimitExceeded, SequenceError, StreamTruncated, UsageError, excerpt
 from eventflow.events import (
     CustomToolCall,
@@ -61,12 +62,14 @@ PULL = _Signal.PULL
 END = _Signal.END
 """The loop says that there is none."""
 
-Fused: TypeAlias = tuple[Callable[[bytes], Any] | None, tuple[Call, ...]]
+Fused: TypeAlias = tuple[Callable[[bytes], Any] | None, tuple[Call, ...] | None]
 
 _HEAD = 256  # bytes of a body kept for the message that it is no event stream
 _CR = 13  # as a number: searching for it takes a tenth of the time
 _BATCH = 256  # events folded at once: few calls, and little memory under way
 _ROLL = 256 * 1024  # bytes of events kept under way: a few previews of images could fill memory
+# Canonical blocks, and then, as one piece, everything from the first byte on that is of none.
+_SCAN = re.compile(rb"event: (.++)\ndata: (.*+)\n\n|((?s:.++))").findall
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
 _REPEATED = (TextEvent, RefusalEvent, ReasoningEvent, FunctionCallArgumentsDelta)  # what shows if it comes twice
 _STRUCTURE = (ItemEvent, LifecycleEvent, ErrorEvent)  # events that say how a run goes: never fused
@@ -119,7 +122,7 @@ class Engine:
         self._calls: dict[type[Event], int] = {OutputItemAdded: 0, OutputItemDone: 0}
         self._tool_calls: list[ToolCall] = []
         bounds = [bound for bound in (limits.text, limits.arguments) if bound is not None]
-        self._near = min(bounds) if bounds and keep else None  # from so many bytes on, text is measured
+        self._near = min(bounds) if bounds and keep else sys.maxsize  # a bound may be reached behind so many bytes
         self._exact = False  # whether it is measured now, after every event
 
     # --- what a run shows --------------------------------------------------------------------------------------------
@@ -140,8 +143,7 @@ class Engine:
     def frame(self) -> Frame | None:
         """The frame under way as it stood on the wire, or None where the source gives none."""
         if isinstance(self._raw, bytes):
-            name, data = self._name[7:].decode(), self._raw[6:].decode("utf-8", "replace")
-            self._raw = Frame(event=name, data=data, id=self._decoder.last_event_id)
+            self._raw = self._frame_of(self._name, self._raw)
         return self._raw
 
     # --- the whole way -----------------------------------------------------------------------------------------------
@@ -170,7 +172,10 @@ class Engine:
         if self.chain.cancelled and left is None:
             self.outcome.cancelled()
         self.outcome.over = True
+        self._roll()  # the last events repeat the text: what the run keeps is the fold
+        self._recent = []
         ended = yield from self.chain.stop(left)
+        self._raw = None  # and so does the last frame
         if ended is not None:
             if ended is not left:
                 self.outcome.left(ended)
@@ -180,12 +185,13 @@ class Engine:
     def _read(self) -> Steps:
         """Take what the source gives until the run is over.
 
-        Canonical frames (an ``event:`` line, a ``data:`` line, a blank line, LF) are taken straight from the chunk;
+        Canonical blocks (an ``event:`` line, a ``data:`` line, a blank line, LF) are taken straight from the chunk;
         whatever is not canonical goes to the layers.
         """
         chain, outcome, decoder, sequence = self.chain, self.outcome, self._decoder, self._sequence
-        keep, deliver, near, fused = self._keep, self._deliver, self._near, self._fused
+        keep, deliver, fused = self._keep, self._deliver, self._fused
         largest = self._limits.event_bytes or sys.maxsize
+        idle = decoder.idle  # read once a chunk at most, for it takes as long as a short chunk does
         while not (outcome.over or chain.cancelled):
             try:
                 chunk = yield PULL
@@ -204,52 +210,42 @@ class Engine:
                     chunk = bytes(cast("bytes", chunk))
                 else:
                     yield from self._end() if chunk is END else self._item(chunk)
+                    idle = decoder.idle
                     continue
             if self._size < _HEAD and chunk:
                 if not self._size and chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark
                 self._head += chunk[: _HEAD - self._size]
             self._size += len(chunk)
-            if near is not None and self._size > near:
-                self._exact = True
+            if self._size > self._near:
+                self._approach(len(chunk))
             if self._tail:
                 chunk, self._tail = self._tail + chunk, b""
-            if self._exact or _CR in chunk or not decoder.idle or len(chunk) > largest:
-                yield from self._frames(chunk)
-                continue
-            end = chunk.rfind(b"\n\n")
-            if len(chunk) - end > _CARRY:  # a long event has begun: no more joining
-                yield from self._frames(chunk)
-                continue
-            if end < 0:
-                self._tail = chunk
-                continue
-            self._tail = chunk[end + 2 :]
-            lines = chunk[: end + 1].split(b"\n")
-            if len(lines) % 3:
-                yield from self._layers(lines)
-                continue
+            end = 0 if idle else chunk.find(b"\n\n") + 2  # the decoder reads the event that it has begun to its end
+            if end == 1 or self._exact or _CR in chunk or len(chunk) > largest:
+                end = len(chunk)
+            if end:
+                yield from self._frames(chunk[:end])
+                if outcome.over or chain.cancelled:
+                    return
+                idle, chunk = decoder.idle, chunk[end:]
             pending = self._pending
-            rest = iter(lines)
-            for name, data, blank in zip(rest, rest, rest, strict=True):
-                if blank or not data.startswith(b"data: "):
-                    yield from self._layers([name, data, blank, *rest])
-                    break
+            for name, data, rest in _SCAN(chunk):
                 entry = fused.get(name) or self._fuse(name)
                 if entry is None:
-                    yield from self._layers([name, data, blank])
+                    yield from self._rest(rest) if rest else self._frame(self._frame_of(name, data))
                     if outcome.over or chain.cancelled:
                         return
-                    pending = self._pending
+                    idle, pending = decoder.idle, self._pending
                     continue
                 decode, calls = entry
                 if decode is None:  # nobody listens
                     self._count += 1
                     continue
                 try:
-                    event = decode(data[6:])
+                    event = decode(data)
                 except STRICT_ERRORS:
-                    yield from self._layers([name, data, blank])
+                    yield from self._frame(self._frame_of(name, data))
                     if outcome.over or chain.cancelled:
                         return
                     pending = self._pending
@@ -267,16 +263,19 @@ class Engine:
                 else:
                     self._count += 1
                 self._name, self._raw = name, data
-                for call in calls:
-                    try:
-                        result = call(event)
-                    except Exception as error:
-                        chain.failed(error, call, event)
-                    else:
-                        if result is not None:
-                            yield from chain.follow(result, chain.step_of(call, event), event)
-                if deliver:
-                    yield event
+                if calls is None:  # something may change it on its way
+                    yield from chain.dispatch(event)
+                else:
+                    for call in calls:
+                        try:
+                            result = call(event)
+                        except Exception as error:
+                            chain.failed(error, call, event)
+                        else:
+                            if result is not None and type(result) not in INERT:
+                                yield from chain.follow(result, chain.step_of(call, event), event)
+                    if deliver:
+                        yield event
                 if chain.attention:
                     yield from chain.drain()
                     if chain.cancelled:
@@ -285,39 +284,50 @@ class Engine:
                 self._roll()
 
     def _fuse(self, line: bytes) -> Fused | None:
-        """How events under this ``event:`` line go through, or None when the layers must see to them."""
-        if self._wire is None or not line.startswith(b"event: "):
+        """How events with this name go through, or None when the layers must see to them."""
+        if self._wire is None:
             return None
-        name = line[7:].decode("latin-1")
+        name = line.decode("latin-1")
         cls, decode = class_of_tag(name), self._wire.direct(name)
         if cls is None or decode is None or issubclass(cls, _STRUCTURE):
             return None
         calls = self.chain.straight(cls, name)
-        if calls is None:
-            return None
-        wanted = self._keep or self._deliver or calls
-        entry = self._fused[line] = (decode if wanted else None, calls)
+        unheard = calls == () and not (self._keep or self._deliver)
+        entry = self._fused[line] = (None if unheard else decode, calls)
         return entry
 
     def _unheard(self, frame: Frame) -> bool:
         """Whether nobody listens to what a frame's name says it carries: then it is not parsed."""
-        entry = self._fuse(b"event: " + frame.event.encode("latin-1", "replace"))
+        entry = self._fuse(frame.event.encode("latin-1", "replace"))
         return entry is not None and entry[0] is None
 
     def _roll(self) -> None:
         """Fold what is pending, and let go of it."""
         if self._keep:
             self.fold()
-        self._recent = self._at_hand()
+        pending = self._pending
+        if self._size >= self._roll_at:  # large ones are let go of, but for the last
+            pending = [event if isinstance(event, _REPEATED) else None for event in pending[:-1]] + pending[-1:]
+        self._recent = (self._recent + pending)[-_BATCH:]
         self._count += len(self._pending)
         self._pending, self._folded = [], 0
         self._roll_at = self._size + _ROLL
 
     # --- the layers --------------------------------------------------------------------------------------------------
 
-    def _layers(self, lines: list[bytes]) -> Steps:
-        """Lines of whole blocks that are not canonical, or not for the fused path."""
-        yield from self._frames(b"\n".join(lines) + b"\n")
+    def _rest(self, chunk: bytes) -> Steps:
+        """What begins with no canonical block: an event without its end, or one that the decoder must read."""
+        end = chunk.rfind(b"\n\n") + 2
+        if len(chunk) - end > _CARRY:  # a long event has begun: no more joining
+            end = len(chunk)
+        elif end == 1:
+            end = 0
+        self._tail = chunk[end:]
+        if end:
+            yield from self._frames(chunk[:end])
+
+    def _frame_of(self, name: bytes, data: bytes) -> Frame:
+        return Frame(name.decode("utf-8", "replace"), data.decode("utf-8", "replace"), self._decoder.last_event_id)
 
     def _frames(self, chunk: bytes) -> Steps:
         """Bytes to frames."""
@@ -358,7 +368,8 @@ class Engine:
         """What a source may yield besides bytes."""
         if isinstance(item, Event):
             self._raw = None
-            self._exact = self._keep
+            delta = getattr(item, "delta", None)
+            self._measure(len(delta) if isinstance(delta, str) else len(item.to_json()))
             if isinstance(item, ToolCall) and item in self._tool_calls:
                 return  # a source of recorded events brings the calls that its items mean anyway
             yield from self._receive(item)
@@ -388,8 +399,20 @@ class Engine:
 
     def _measure(self, size: int) -> None:
         self._size += size
-        if self._near is not None and self._size > self._near:
-            self._exact = True
+        if self._size > self._near:
+            self._approach(size)
+
+    def _approach(self, unread: int) -> None:
+        """See how near the bounds on text are. A character takes a byte at least, and *unread* bytes have just come."""
+        snapshot, limits = self.fold(), self._limits
+        self._exact = True
+        if self._decoder.idle:  # else it holds bytes back that nobody has counted
+            room = min(
+                sys.maxsize if limits.text is None else limits.text - snapshot.text_size,
+                sys.maxsize if limits.arguments is None else limits.arguments - snapshot.arguments_size,
+            )
+            self._near = self._size - unread - len(self._tail) + room
+            self._exact = self._size > self._near
 
     def _end(self) -> Steps:
         """The body has ended."""
@@ -439,10 +462,15 @@ class Engine:
             self._count += 1
             if isinstance(event, LifecycleEvent | StreamError):
                 self._snapshot.add((event,))
-        if isinstance(event, OutputItemAdded | OutputItemDone):
-            self._check_calls(event)
         if self.outcome.over:
             return
+        if not issubclass(type(event), _STRUCTURE):
+            yield from self._pass(event)
+            return
+        if isinstance(event, OutputItemAdded | OutputItemDone):
+            self._check_calls(event)
+            if self.outcome.over:
+                return
         terminal = isinstance(event, TERMINAL)
         if terminal:
             self.outcome.terminal(event)
@@ -463,10 +491,9 @@ class Engine:
             yield from self.chain.drain()
 
     def _at_hand(self) -> list[Any]:
-        """The last pieces of text, and the very last event, however the stream was cut into chunks."""
-        events = self._recent + self._pending
-        pieces = [event for event in events if isinstance(event, _REPEATED)][-_BATCH:]
-        return pieces if not events or (pieces and pieces[-1] is events[-1]) else [*pieces, events[-1]]
+        """Of the last events, the pieces of text, and the very last one: the same however the stream was cut."""
+        events = (self._recent + self._pending)[-_BATCH:]
+        return [event for event in events if isinstance(event, _REPEATED) or event is events[-1]]
 
     def _admit(self, event: Any, number: int) -> bool:
         """Judge a sequence number that is not the expected one; False drops the event."""

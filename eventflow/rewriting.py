@@ -338,7 +338,10 @@ def _index(event: Any, field: str) -> int:
 
 def _with(record: R, field: str, text: str) -> R:
     """The record with another text; log probabilities go, they spell the text that was rewritten."""
-    return record if getattr(record, field) == text else _without_logprobs(_replaced(record, field, text))
+    if getattr(record, field) == text:
+        return record
+    changes = {field: text} if getattr(record, "logprobs", None) is None else {field: text, "logprobs": None}
+    return cast("R", cast("Any", record).replace(**changes))
 
 
 def _replaced(record: Any, field: str, value: object) -> Any:

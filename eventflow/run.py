@@ -276,35 +276,37 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
     run._interrupt = lambda: source.interrupt() if source.interrupt is not None else None
     outcome.source = source
     steps = run._engine.steps()
-    send: Any = steps.send
-    value: Any = None
+    send, throw = steps.send, steps.throw
     timer: threading.Timer | None = None
     try:
+        request = send(None)
         while True:
-            request = send(value)
-            send, value = steps.send, None
             if request is PULL:
                 if outcome.linger is not None:
                     left = _time_left(run, outcome.linger)
                     if left <= 0:
-                        value = END
+                        request = send(END)
                         continue
                     if timer is None and source.interrupt is not None:
                         timer = threading.Timer(left, source.interrupt)
                         timer.start()
                 try:
-                    value = pull()
+                    item = pull()
                 except StopIteration:
-                    value = END
+                    item = END
                 except BaseException as error:
-                    send, value = steps.throw, error
+                    request = throw(error)
+                    continue
+                request = send(item)
             else:
                 try:
                     yield request
                 except GeneratorExit:
-                    send, value = steps.throw, Left()
+                    request = throw(Left())
                 except BaseException as error:
-                    send, value = steps.throw, error
+                    request = throw(error)
+                else:
+                    request = send(None)
     except StopIteration:
         pass
     except Left:
@@ -341,6 +343,7 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
                     value = await wait.wait(pull(), left)
                 elif isinstance(request, Event):
                     yield request
+                    wait.handed_over()
                 else:
                     value = await (shielded(request) if leaving else request)
             except StopAsyncIteration as error:

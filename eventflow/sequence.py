@@ -58,7 +58,7 @@ class Sequence:
             self._missing.discard(number)
             self._odd("order", f"event {number} ({event.type}) comes late", number)
             return True
-        twins = [seen for seen in recent if seen.sequence_number == number]
+        twins = [seen for seen in recent if getattr(seen, "sequence_number", None) == number]
         if event in twins:
             self._odd("duplicate", f"event {number} ({event.type}) came twice; the second is dropped", number)
             return False

@@ -262,10 +262,14 @@ def _read_already(response: Any) -> bytes | None:
 
 def _response_items(response: Any, body: bytes | None) -> Iterator[bytes]:
     judge = _Head(response)
-    for raw in response.iter_raw() if body is None else _slices(body):
+    chunks = iter(response.iter_raw() if body is None else _slices(body))
+    for raw in chunks:
         yield from judge.feed(raw, inflated=body is not None)
         if judge.decided:
             raise judge.verdict()
+        if judge.satisfied:
+            yield from chunks
+            return
     yield from judge.end()
 
 
@@ -276,11 +280,16 @@ async def _response_aitems(response: Any, body: bytes | None) -> AsyncGenerator[
             yield chunk
         return
     async with contextlib.aclosing(response.aiter_raw()) as raws:
+        satisfied = False
         async for raw in raws:
+            if satisfied:
+                yield raw
+                continue
             for chunk in judge.feed(raw):
                 yield chunk
             if judge.decided:
                 raise judge.verdict()
+            satisfied = judge.satisfied
     for chunk in judge.end():
         yield chunk
 
@@ -300,6 +309,11 @@ class _Head:
         declared = self.content_type.partition(";")[0].strip().lower() == "text/event-stream"
         self._trusted = self.status < 300 and declared
         self.decided = False
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the rest of the body can go by: it is a stream, and not compressed."""
+        return self._trusted and self._inflate.plain
 
     def feed(self, raw: bytes, *, inflated: bool = False) -> Iterator[bytes]:
         """The body's next bytes; nothing while it is under suspicion."""
@@ -380,6 +394,11 @@ class _Inflater:
         self._deflate = names == ["deflate"]
         if not self._deflate:
             self._engine = zlib.decompressobj(47)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing to unpack."""
+        return not self._compressed
 
     def feed(self, raw: bytes) -> Iterator[bytes]:
         """The unpacked bytes, in bounded pieces."""

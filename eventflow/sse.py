@@ -34,7 +34,7 @@ _RETRY_DIGITS = 18  # what fits 64 bits; int() itself raises above some thousand
 
 # A canonical block, or one line (the last one perhaps without its end). Possessive, because backtracking cost four
 # times as much where the first alternative fails; findall, because match objects cost a quarter more.
-_SCAN = re.compile(rb"(?:event: (.++)\n)?data: (.*+)\n\n|(.*+\n|.++)").findall
+_SCAN = re.compile(rb"(?:event: (.++)\n|)data: (.*+)\n\n|(.*+\n|.++)").findall
 _LINE_END = re.compile(r"\r\n|\r|\n")  # not str.splitlines, which also splits at U+2028, U+0085, VT and FF
 _STARTS = (_BOM, b":", b"\n", b"\r", b"data", b"event", b"id", b"retry")
 _UNSENDABLE = re.compile(r"[\r\n\0]")

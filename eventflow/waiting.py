@@ -29,6 +29,10 @@ class Waiter(Protocol):
         """What *awaitable* gives; raises `Interrupted` when `interrupt` is called or *seconds* are over."""
         ...
 
+    def handed_over(self) -> None:
+        """The consumer had an event: from here on another task may drive the run."""
+        ...
+
     def interrupt(self) -> None:
         """End the wait under way, if any. From any thread."""
         ...
@@ -40,11 +44,14 @@ class _AsyncioWaiter:
 
         self._asyncio = asyncio
         self._loop = loop
+        self._task: asyncio.Task[Any] | None = None  # who drives the run: to ask takes as long as all the rest here
         self._waiting: asyncio.Task[Any] | None = None
         self._interrupted = False
 
     async def wait(self, awaitable: Awaitable[Any], seconds: float | None = None) -> Any:
-        task = self._asyncio.current_task()
+        if self._task is None:
+            self._task = self._asyncio.current_task()
+        task = self._task
         assert task is not None
         before, self._waiting, self._interrupted = task.cancelling(), task, False
         timer = self._loop.call_later(seconds, self._end) if seconds is not None else None
@@ -64,6 +71,9 @@ class _AsyncioWaiter:
                 task.uncancel()
             if timer is not None:
                 timer.cancel()
+
+    def handed_over(self) -> None:
+        self._task = None
 
     def _end(self) -> None:
         if self._waiting is not None and not self._interrupted:
@@ -91,6 +101,9 @@ class _AnyioWaiter:
         with anyio.move_on_after(seconds) as self._scope:
             return await awaitable
         raise Interrupted
+
+    def handed_over(self) -> None:
+        """A scope belongs to whoever enters it."""
 
     def _end(self) -> None:
         if self._scope is not None:

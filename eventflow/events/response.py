@@ -416,7 +416,7 @@ class Response(Record):
     tool_choice: Any = None
     tool_usage: Any = None
     tools: Any = None
-    top_logprobs: Logprobs = None
+    top_logprobs: Any = None
     top_p: Any = None
     truncation: Any = None
     user: Any = None
