@@ -299,7 +299,7 @@ def _whole_pieces(method: Callable[[str], str]) -> Callable[[str, Part], str]:
 def _giving_text(rewrite: Callable[[str, Part], str], name: str) -> Callable[[str, Part], str]:
     def checked(text: str, part: Part) -> str:
         given = rewrite(text, part)
-        if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(given, str):
             raise UsageError(f"{name} must give text, not {type(given).__name__}")
         return given
 

@@ -163,8 +163,8 @@ class Engine:
             left = error
             self.outcome.left(error)
         except BaseException as error:
-            if error is self.chain.exceeded:
-                self.outcome.fail(self.chain.exceeded)
+            if isinstance(error, LimitExceeded) and error is self.chain.exceeded:
+                self.outcome.fail(error)
             else:
                 left = error
                 self.outcome.left(error)

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventflow import signals
@@ -125,10 +125,9 @@ class Run:
         """The frame under way as it stood on the wire; None where the source gives events. Made when read."""
         return self._engine.frame
 
-    def __getitem__(self, plugin: type[P]) -> P:
+    def __getitem__(self, plugin: type[P], /) -> P:
         """The first plugin of class *plugin* in this run; raises `UsageError` when there is none."""
-        if not isinstance(plugin, type):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(f"a run is asked for a plugin by its class: run[WordCount], not run[{plugin!r}]")
+        _check_class(plugin)
         for instance in self.plugins:
             if isinstance(instance, plugin):
                 return instance
@@ -239,7 +238,7 @@ class Run:
             await self._asend(item, throw=throw)
 
     @contextlib.contextmanager
-    def _feeding(self) -> Iterator[None]:
+    def _feeding(self) -> Generator[None]:
         """One item at a time: what a second one did in the middle of the first would be lost."""
         if not self._fed.acquire(blocking=False):
             raise UsageError(f"run {self.id} is being fed already; feed it from one task or thread at a time")
@@ -263,6 +262,11 @@ class Run:
         except BaseException:
             self._conclude()
             raise
+
+
+def _check_class(plugin: object) -> None:
+    if not isinstance(plugin, type):
+        raise UsageError(f"a run is asked for a plugin by its class: run[WordCount], not run[{plugin!r}]")
 
 
 # --- the two loops ---------------------------------------------------------------------------------------------------

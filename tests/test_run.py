@@ -1464,3 +1464,221 @@ def test_plugin_when_asked_for_by_something_else() -> None:
     """A run gives its plugins by class, and says so."""
     with pytest.raises(UsageError, match="by its class"):
         Dispatcher().run([completed()])["word-count"]  # type: ignore[index]
+
+
+def test_feed_when_another_feed_is_under_way_is_refused() -> None:
+    """A second item in the middle of the first is refused, and nothing of the first is lost."""
+
+    async def main() -> None:
+        flow = Dispatcher()
+        refused: list[BaseException | None] = []
+
+        @flow.on(TextDelta)
+        async def again(event: Event, run: Run) -> None:
+            with pytest.raises(UsageError, match="being fed already") as caught:
+                await run.afeed(delta("late"))
+            refused.append(caught.value)
+
+        async with flow.aopen() as run:
+            for item in AB:
+                await run.afeed(item)
+        assert (run.status, run.text, len(refused)) == ("completed", "ab", 2)
+
+    asyncio.run(main())
+
+
+def test_push_when_opened_twice_is_refused() -> None:
+    """The object that ``open()`` gives is good for one run."""
+    push = Dispatcher().open(check=False)
+    with push as run:
+        run.feed(AB[0])
+    with pytest.raises(UsageError, match="was opened before"):
+        push.__enter__()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_stop_when_cancelled_still_reaches_the_other_plugins(backend: str) -> None:
+    """A cancellation inside one plugin's ``stop`` does not keep the others from theirs, and goes on afterwards."""
+    stopped: list[str] = []
+
+    class Slow(Plugin):
+        async def stop(self, run: Run) -> None:
+            await anyio.sleep_forever()
+
+    class Quick(Plugin):
+        async def stop(self, run: Run) -> None:
+            await anyio.lowlevel.checkpoint()
+            stopped.append(run.status)
+
+    async def main() -> None:
+        with anyio.move_on_after(0.05) as scope:
+            await Dispatcher(Quick(), Slow()).arun(AB)
+        assert scope.cancelled_caught
+
+    anyio.run(main, backend=backend)
+    assert stopped == ["completed"]
+
+
+def test_stop_when_it_fails_after_a_handler_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The handler's exception goes on; the plugin's is in the log, with its name."""
+
+    class Breaks(Plugin):
+        def stop(self, run: Run) -> None:
+            raise KeyError("second")
+
+    flow = Dispatcher(Breaks())
+    flow.on(TextDelta, lambda event: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        flow.run(AB)
+    assert [record.message.partition(" failed in run_")[0] for record in caplog.records] == [
+        f"{Breaks.__qualname__}.stop"
+    ]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda items: items, lambda items: [body([item]).replace(b"\n", b"\r\n") for item in items]]
+)
+def test_cancel_when_in_a_handler_pulls_nothing_more(make: Callable[[list[JSON]], list[Any]]) -> None:
+    """After ``run.cancel()`` in a handler the source is not asked again, whatever it yields."""
+    pulled: list[int] = []
+
+    def source() -> Any:
+        for place, item in enumerate(make([created(), delta("a"), delta("b"), completed()])):
+            pulled.append(place)
+            yield item
+
+    flow = Dispatcher()
+    flow.on(TextDelta, lambda event, run: run.cancel())  # type: ignore[call-overload]
+    run = flow.run(source())
+    assert (run.status, pulled) == ("cancelled", [0, 1])
+
+
+def test_cancel_when_reading_fails_because_of_it_is_no_failure() -> None:
+    """A source that breaks because the run was cancelled does not make it a failed one."""
+    flow = Dispatcher()
+
+    def source() -> Any:
+        yield created()
+        runs[0].cancel()
+        raise DecodeError("cut off")
+
+    runs: list[Run] = []
+    flow.on("lifecycle", lambda event, run: runs.append(run))  # type: ignore[call-overload]
+    run = flow.run(source())
+    assert (run.status, run.error) == ("cancelled", None)
+
+
+def test_stream_when_left_at_its_terminal_event_is_completed() -> None:
+    """To break at the terminal event is no cancellation: the run had ended."""
+    events = Dispatcher().stream(AB)
+    for event in events:
+        if isinstance(event, ResponseCompleted):
+            break
+    assert events.run.status == "completed"
+
+
+def test_cursor_when_something_is_thrown_into_it() -> None:
+    """An exception thrown into the cursor ends the run as a failure, and goes on."""
+    stopped: list[str] = []
+
+    class Watch(Plugin):
+        def stop(self, run: Run) -> None:
+            stopped.append(run.status)
+
+    events = Dispatcher(Watch()).stream(AB)
+    cursor: Any = iter(events)
+    next(cursor)
+    with pytest.raises(ValueError, match="mine"):
+        cursor.throw(ValueError("mine"))
+    assert stopped == ["failed"]
+
+
+def test_stream_when_its_cursor_is_never_advanced_is_closed_by_the_block() -> None:
+    """An iterator that was made but never asked leaves nothing open behind the block, in either face."""
+    source = Watched(AB)
+    with Dispatcher().stream(source) as events:
+        iter(events)
+    assert (source.closed, events.run.status) == (1, "cancelled")
+
+    async def main() -> None:
+        asource = AsyncWatched(AB)
+        async with Dispatcher().astream(asource) as aevents:
+            aiter(aevents)
+        assert (asource.closed, aevents.run.status) == (1, "cancelled")
+
+    asyncio.run(main())
+
+
+def test_aclose_when_another_task_waits_cancels_the_run() -> None:
+    """``aclose()`` from elsewhere ends a run that another task iterates."""
+
+    async def main() -> None:
+        async def source() -> Any:
+            yield created()
+            await asyncio.sleep(30)
+
+        events = Dispatcher().astream(source())
+
+        async def consume() -> int:
+            return len([event async for event in events])
+
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(0.02)
+        await events.aclose()
+        assert await asyncio.wait_for(task, 2) == 1
+        assert events.run.status == "cancelled"
+
+    asyncio.run(main())
+
+
+def test_emission_limit_when_reached_is_the_streams_failure() -> None:
+    """Handlers that answer each other without end are stopped by a limit, which ``check=False`` does not raise."""
+    flow = Dispatcher(limits=Limits(emitted=10))
+    flow.on(Tick, lambda event, run: run.emit(event))  # type: ignore[call-overload]
+    flow.on(TextDelta, lambda event, run: run.emit(Tick()))  # type: ignore[call-overload]
+    run = flow.run(AB, check=False)
+    assert run.status == "failed"
+    assert isinstance(run.error, LimitExceeded)
+    assert (run.error.limit, run.error.run) == ("emitted", run)
+
+
+def test_emission_when_an_async_generator_cancels_its_run_ends_it() -> None:
+    """An async generator that cancels the run is closed, not exhausted."""
+    closed_at: list[int] = []
+    flow = Dispatcher()
+
+    @flow.on(TextDelta)
+    async def count(event: Event, run: Run) -> Any:
+        number = 0
+        try:
+            while True:
+                number += 1
+                if number == 3:
+                    run.cancel()
+                yield Tick(number)
+        finally:
+            closed_at.append(number)
+
+    run = asyncio.run(flow.arun(AB))
+    assert (run.status, closed_at) == ("cancelled", [3])
+
+
+def test_duplicates_when_far_back_are_judged_alike_in_any_chunks() -> None:
+    """A repeated event is dropped though it is hundreds of events old, whatever the chunks."""
+    events = numbered([created(), opened(), *deltas(*(f"w{n} " for n in range(256)))])
+    again = [events[-1], events[-2]]
+    stream = [*events, *again, {**completed(), "sequence_number": len(events)}]
+    whole, single = (Dispatcher().run(chunks) for chunks in ([body(stream)], [body([event]) for event in stream]))
+    assert whole.text == single.text == "".join(f"w{n} " for n in range(256))
+    assert [odd.kind for odd in whole.warnings] == [odd.kind for odd in single.warnings] == ["duplicate", "duplicate"]
+
+
+def test_text_limit_when_far_along_is_exact_and_leaves_the_fast_path_only_near_it() -> None:
+    """A long stream under its limit completes; one character more fails, in any chunks."""
+    texts = ["x" * 1000] * 300
+    for room, status in ((300_000, "completed"), (299_999, "failed")):
+        for size in (4096, 100_000):
+            data = body(answer(*texts))
+            flow = Dispatcher(limits=Limits(text=room))
+            run = flow.run([data[start : start + size] for start in range(0, len(data), size)], check=False)
+            assert run.status == status

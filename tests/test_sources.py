@@ -1069,3 +1069,37 @@ def test_source_when_made_of_all_sizes() -> None:
         assert flow.run(source).events == len(sizes) + 2
         assert lengths == sizes
     assert len(deltas("a", "b")) == 2
+
+
+def test_source_when_its_iterator_is_a_generator_closes_both() -> None:
+    """A source with a ``close`` of its own is closed, though its iterator has one too."""
+    closed: list[str] = []
+
+    class Stream:
+        def __iter__(self) -> Iterator[bytes]:
+            try:
+                yield from (BODY[place : place + 1] for place in range(len(BODY)))
+            finally:
+                closed.append("iterator")
+
+        def close(self) -> None:
+            closed.append("source")
+
+    for _ in Dispatcher().stream(Stream()):
+        break
+    assert closed == ["iterator", "source"]
+
+
+@pytest.mark.parametrize("extra", range(0, 300, 7))
+def test_response_when_raw_deflate_ends_on_a_full_piece(extra: int) -> None:
+    """What the inflater still holds when its input is used up is read as well."""
+    data = b"\n" * (65_536 + extra) + BODY
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(data) + packer.flush()
+    for run in both(httpx, [packed], headers={**SSE, "content-encoding": "deflate"}):
+        assert run.text == "ab"
+
+
+def test_detection_when_a_ping_comes_first() -> None:
+    """An empty frame at the start says nothing of the wire."""
+    assert Dispatcher().run([b"event: ping\ndata: {}\n\ndata: \n\n", BODY]).text == "ab"
