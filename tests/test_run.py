@@ -1530,7 +1530,7 @@ def test_stop_when_it_fails_after_a_handler_is_logged(caplog: pytest.LogCaptureF
     flow.on(TextDelta, lambda event: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         flow.run(AB)
-    assert [record.message.partition(" failed in run_")[0] for record in caplog.records] == [
+    assert [record.message.partition(" failed in run ")[0] for record in caplog.records] == [
         f"{Breaks.__qualname__}.stop"
     ]
 
