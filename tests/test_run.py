@@ -1682,3 +1682,73 @@ def test_text_limit_when_far_along_is_exact_and_leaves_the_fast_path_only_near_i
             flow = Dispatcher(limits=Limits(text=room))
             run = flow.run([data[start : start + size] for start in range(0, len(data), size)], check=False)
             assert run.status == status
+
+
+class _Pause:
+    """Something to await that nobody ever resumes."""
+
+    def __await__(self) -> Any:
+        yield
+
+
+def _pushed(flow: Dispatcher, item: JSON) -> tuple[Any, Any]:
+    """Open an async run without an event loop, and begin to feed *item*; returns both coroutines' owners."""
+    push = flow.aopen()
+    entering = push.__aenter__()
+    with pytest.raises(StopIteration) as entered:
+        entering.send(None)
+    run = entered.value.value
+    feeding = run.afeed(item)
+    return push, feeding
+
+
+def test_afeed_when_dropped_while_a_handler_waits_ends_at_once() -> None:
+    """A coroutine that is closed in the middle of an async generator's await leaves nothing waiting."""
+    flow = Dispatcher()
+
+    @flow.on(TextDelta)
+    async def wait(event: Event) -> Any:
+        await _Pause()
+        yield Tick()
+
+    _, feeding = _pushed(flow, delta("a"))
+    feeding.send(None)
+    feeding.close()
+
+
+def test_stop_when_dropped_while_it_waits_ends_at_once() -> None:
+    """A coroutine that is closed in the middle of a plugin's ``stop`` leaves nothing waiting."""
+
+    class Waits(Plugin):
+        async def stop(self, run: Run) -> None:
+            await _Pause()
+
+    push, feeding = _pushed(Dispatcher(Waits()), delta("a"))
+    with pytest.raises(StopIteration):
+        feeding.send(None)
+    leaving = push.__aexit__(None, None, None)
+    leaving.send(None)
+    leaving.close()
+
+
+def test_emission_when_an_async_generator_gives_no_event_closes_it() -> None:
+    """What is no event ends the run, and the generator that gave it is closed."""
+    ended: list[str] = []
+    flow = Dispatcher()
+
+    @flow.on(TextDelta)
+    async def wrong(event: Event) -> Any:
+        try:
+            yield "text"
+        finally:
+            ended.append("closed")
+
+    with pytest.raises(UsageError, match="yields events"):
+        asyncio.run(flow.arun(AB))
+    assert ended == ["closed"]
+
+
+def test_order_when_it_is_no_integer_is_refused() -> None:
+    """An order that cannot be compared is an error where it is written."""
+    with pytest.raises(UsageError, match="order must be an integer"):
+        Dispatcher().on(TextDelta, lambda event: None, order="first")  # type: ignore[call-overload]
