@@ -82,14 +82,16 @@ Rewrite: TypeAlias = Callable[[str, Part], str]
 """What rewrites: a piece of text and its `Part` in, the text that goes on out."""
 
 
-@attrs.define(eq=False)
 class _Open:
     """A text whose deltas are coming."""
 
-    last: Any  # the last delta event: what a held-back rest is sent as
-    part: Part = attrs.field(factory=Part)
-    received: list[str] = attrs.field(factory=list[str])
-    sent: list[str] = attrs.field(factory=list[str])
+    __slots__ = ("last", "part", "received", "sent")
+
+    def __init__(self, last: Any) -> None:
+        self.last = last  # the last delta event: what a held-back rest is sent as
+        self.part = Part()
+        self.received: list[str] = []
+        self.sent: list[str] = []
 
 
 _FAMILIES: dict[Kind, str] = {

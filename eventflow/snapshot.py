@@ -112,13 +112,15 @@ class Oddity:
         return f"{self.kind}: {self.message}"
 
 
-@attrs.define(eq=False)
-class _Text:
+class _Text:  # this and the next two are plain classes: attrs would take a twentieth of the package's import for them
     """A text that grows: pieces until it is whole."""
 
-    joined: list[str] = attrs.field(factory=list[str])
-    pieces: list[str] = attrs.field(factory=list[str])
-    size: int = 0  # characters
+    __slots__ = ("joined", "pieces", "size")
+
+    def __init__(self) -> None:
+        self.joined: list[str] = []
+        self.pieces: list[str] = []
+        self.size = 0  # characters
 
     def __str__(self) -> str:
         if len(self.joined) + len(self.pieces) > 1:
@@ -141,14 +143,16 @@ class _Text:
         return growth
 
 
-@attrs.define(eq=False)
 class _Part:
     """One part of an item under way."""
 
-    kind: Kind
-    text: _Text = attrs.field(factory=_Text)
-    annotations: list[Any] = attrs.field(factory=list[Any])
-    template: ContentPart | None = None  # the part as opened or closed: what it carries besides its text
+    __slots__ = ("annotations", "kind", "template", "text")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.text = _Text()
+        self.annotations: list[Any] = []
+        self.template: ContentPart | None = None  # as opened or closed: what it carries besides its text
 
     def build(self) -> ContentPart:
         if isinstance(self.template, Untyped) and not self.text.size:
@@ -160,19 +164,19 @@ class _Part:
         return OutputText(text, part.annotations or tuple(self.annotations), part.logprobs)
 
 
-@attrs.define(eq=False)
 class _Item:
     """One output item under way."""
 
-    index: int | None
-    id: str | None
-    item: OutputItem | None = None  # as opened, or as closed
-    whole: bool = False  # it was closed
-    parts: dict[tuple[str, int, Kind], _Part] = attrs.field(
-        factory=dict[tuple[str, int, Kind], _Part]
-    )  # by ("content" | "summary", index, kind)
-    arguments: _Text = attrs.field(factory=_Text)
-    counted: int = 0  # characters of the item as closed
+    __slots__ = ("arguments", "counted", "id", "index", "item", "parts", "whole")
+
+    def __init__(self, index: int | None, item_id: str | None) -> None:
+        self.index = index
+        self.id = item_id
+        self.item: OutputItem | None = None  # as opened, or as closed
+        self.whole = False  # it was closed
+        self.parts: dict[tuple[str, int, Kind], _Part] = {}  # by ("content" | "summary", index, kind)
+        self.arguments = _Text()
+        self.counted = 0  # characters of the item as closed
 
     def part(self, kind: Kind, index: int | None, *, opens: bool = False) -> _Part:
         """The part with this index; without one, the last of its place, or a new one where a part *opens*."""
