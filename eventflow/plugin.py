@@ -13,7 +13,7 @@ import attrs
 from eventflow import signals
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import Event
-from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of
+from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of, name_of
 
 if TYPE_CHECKING:
     from eventflow.pipeline import Pipeline
@@ -381,11 +381,6 @@ def make(name: str, configuration: dict[str, Any]) -> Plugin:
     except TypeError as error:
         raise PluginError(f"plugin {name!r} cannot be configured so: {error}") from error
     if not isinstance(plugin, Plugin):
-        raise PluginError(f"plugin {name!r}: {name_or_type(maker)} gives {type(plugin).__name__}, not a Plugin")
+        raise PluginError(f"plugin {name!r}: {name_of(maker)} gives {type(plugin).__name__}, not a Plugin")
     signals.send(signals.plugin_loaded, type(plugin), name=name, plugin=plugin)
     return plugin
-
-
-def name_or_type(target: object) -> str:
-    """How messages call a class or function."""
-    return getattr(target, "__qualname__", None) or type(target).__qualname__

@@ -26,7 +26,7 @@ from eventflow.waiting import Interrupted, checkpoint, shielded, waiter
 if TYPE_CHECKING:
     from eventflow.dispatcher import Dispatcher
 
-__all__ = ["Left", "Run", "aloop", "loop"]
+__all__ = ["Left", "Run", "aloop", "let_go", "loop"]
 
 _log = logging.getLogger("eventflow")
 
@@ -365,10 +365,7 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
     finally:
         run._interrupt = None
         try:
-            if source.aitems is None:
-                source.close()
-            else:
-                await shielded(source.aclose())
+            await let_go(source)
         except Exception:
             _log.debug("the source of run %s could not be closed", run.id, exc_info=True)
         run._conclude()
@@ -381,6 +378,14 @@ def _time_left(run: Run, linger: float) -> float:
     if run._deadline is None:
         run._deadline = now + linger
     return run._deadline - now
+
+
+async def let_go(source: Source) -> None:
+    """Close a source of an async run, which may be a sync one, though the task is being cancelled."""
+    if source.aitems is None:
+        source.close()
+    else:
+        await shielded(source.aclose())
 
 
 class _Polite:

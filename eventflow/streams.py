@@ -10,9 +10,8 @@ from types import TracebackType
 from eventflow.engine import END
 from eventflow.errors import UsageError
 from eventflow.events import Event
-from eventflow.run import Left, Run, aloop, loop
+from eventflow.run import Left, Run, aloop, let_go, loop
 from eventflow.sources import Source
-from eventflow.waiting import shielded
 
 __all__ = ["AsyncEventStream", "AsyncPush", "EventStream", "Push"]
 
@@ -99,10 +98,7 @@ class AsyncEventStream:
                 return
         if not self.run._finished:  # nothing of it was ever pulled
             self._begun = True
-            if self._source.aitems is None:
-                self._source.close()
-            else:
-                await shielded(self._source.aclose())
+            await let_go(self._source)
             self.run._abandon()
 
     async def __aenter__(self) -> AsyncEventStream:
