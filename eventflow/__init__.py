@@ -15,6 +15,8 @@
     run = flow.run("stream.sse")
 """
 
+from typing import TYPE_CHECKING
+
 from eventflow import errors, events, signals, sse, wires
 from eventflow.dispatcher import Dispatcher, acollect, aiter_events, collect, iter_events
 from eventflow.errors import EventflowError
@@ -52,8 +54,15 @@ from eventflow.pipeline import Pipeline
 from eventflow.plugin import Plugin, on, rewrite, state, transform
 from eventflow.rewriting import Part
 from eventflow.run import Run
+from eventflow.timers import Timeouts
+
+if TYPE_CHECKING:
+    from eventflow.client import AsyncClient, AsyncStream, Client, Stream
 
 __all__ = [
+    "AsyncClient",
+    "AsyncStream",
+    "Client",
     "ContentPartAdded",
     "ContentPartDone",
     "Dispatcher",
@@ -81,9 +90,11 @@ __all__ = [
     "ResponseInProgress",
     "ResponseIncomplete",
     "Run",
+    "Stream",
     "StreamError",
     "TextDelta",
     "TextDone",
+    "Timeouts",
     "ToolCall",
     "ToolOutput",
     "ToolProgress",
@@ -102,3 +113,14 @@ __all__ = [
     "transform",
     "wires",
 ]
+
+_CLIENT = ("AsyncClient", "AsyncStream", "Client", "Stream")
+
+
+def __getattr__(name: str) -> object:
+    """The clients are imported when first used: who only dispatches need not wait for them."""
+    if name not in _CLIENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from eventflow import client
+
+    return getattr(client, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, overload
@@ -19,6 +20,7 @@ from eventflow.routing import ErrorPolicy, Handler, Select, handler_of, matcher_
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import Source, open_source
 from eventflow.streams import AsyncEventStream, AsyncPush, EventStream, Push
+from eventflow.timers import Timeouts
 
 __all__ = ["Dispatcher", "Undo", "acollect", "aiter_events", "collect", "iter_events"]
 
@@ -79,11 +81,22 @@ class Dispatcher:
             frames that nobody listens to are not parsed.
         strict: Raise `SequenceError` for missing or doubled events instead of noting them in ``run.warnings``.
         limits: What one stream may cost.
+        timeouts: How long to wait for a source. By default what the source itself says: `Timeouts` for HTTP responses,
+            those of the client for its streams, nothing for files and iterables.
+        clock: Gives seconds, never goes back; for tests.
     """
 
     def __init__(
-        self, *plugins: Plugin, snapshot: bool = True, strict: bool = False, limits: Limits | None = None
+        self,
+        *plugins: Plugin,
+        snapshot: bool = True,
+        strict: bool = False,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._timeouts = timeouts
+        self._clock = clock
         self._snapshot = snapshot
         self._strict = strict
         self._limits = limits if limits is not None else Limits()
@@ -264,7 +277,7 @@ class Dispatcher:
                 raise UsageError("the source is asynchronous; use arun(), astream() or acollect()")
             if is_async and opened.aitems is None and opened.blocking:
                 raise UsageError("the source is a synchronous HTTP response; use run(), or an async client")
-            return opened, self._make(wire, check, is_async=is_async, deliver=deliver)
+            return opened, self._make(wire or opened.wire, check, is_async=is_async, deliver=deliver)
         except BaseException:
             opened.close()
             raise
@@ -285,6 +298,8 @@ class Dispatcher:
             check=check,
             is_async=is_async,
             deliver=deliver,
+            timeouts=self._timeouts,
+            clock=self._clock,
         )
         signals.send(signals.run_started, self, run=run)
         return run

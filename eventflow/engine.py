@@ -16,7 +16,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from eventflow.chain import INERT, Call, Chain, Steps
-from eventflow.errors import DecodeError, LimitExceeded, SequenceError, StreamTruncated, UsageError, excerpt
+from eventflow.errors import (
+    DecodeError,
+    LimitExceeded,
+    SequenceError,
+    StreamInterrupted,
+    StreamTruncated,
+    UsageError,
+    excerpt,
+)
 from eventflow.events import (
     CustomToolCall,
     ErrorEvent,
@@ -30,6 +38,7 @@ from eventflow.events import (
     OutputItemDone,
     ReasoningEvent,
     RefusalEvent,
+    ResponseCreated,
     StreamError,
     TextEvent,
     ToolCall,
@@ -39,7 +48,7 @@ from eventflow.events import (
 from eventflow.events._base import class_of_tag
 from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
-from eventflow.outcome import Outcome
+from eventflow.outcome import Outcome, Position
 from eventflow.plan import Plan
 from eventflow.sequence import Sequence
 from eventflow.snapshot import TERMINAL, Snapshot
@@ -49,18 +58,21 @@ from eventflow.wires import Wire, detect, wire_named
 if TYPE_CHECKING:
     from eventflow.run import Run
 
-__all__ = ["END", "PULL", "Engine"]
+__all__ = ["ANEW", "END", "PULL", "Engine"]
 
 
 class _Signal(enum.Enum):
     PULL = "more, please"
     END = "there is no more"
+    ANEW = "another body takes this one's place"
 
 
 PULL = _Signal.PULL
 """The engine asks for the source's next item."""
 END = _Signal.END
 """The loop says that there is none."""
+ANEW = _Signal.ANEW
+"""The loop says that the source was opened again: the event that was under way is lost with the body that was cut."""
 
 Fused: TypeAlias = tuple[Callable[[bytes], Any] | None, tuple[Call, ...] | None]
 
@@ -124,6 +136,7 @@ class Engine:
         bounds = [bound for bound in (limits.text, limits.arguments) if bound is not None]
         self._near = min(bounds) if bounds and keep else sys.maxsize  # a bound may be reached behind so many bytes
         self._exact = False  # whether it is measured now, after every event
+        self._resumed = False  # whether the source goes on behind events that it gave before
 
     # --- what a run shows --------------------------------------------------------------------------------------------
 
@@ -145,6 +158,19 @@ class Engine:
         if isinstance(self._raw, bytes):
             self._raw = self._frame_of(self._name, self._raw)
         return self._raw
+
+    @property
+    def position(self) -> Position:
+        """How far the run has come."""
+        expected, retry = self._sequence.expected, self._decoder.retry
+        return Position(
+            events=self.count,
+            size=self._size,
+            sequence_number=None if expected is None else expected - 1,
+            response_id=self.fold().response.id,
+            last_event_id=self._decoder.last_event_id,
+            retry=None if retry is None else retry / 1000,
+        )
 
     # --- the whole way -----------------------------------------------------------------------------------------------
 
@@ -209,13 +235,16 @@ class Engine:
                 if isinstance(chunk, bytes | bytearray | memoryview):
                     chunk = bytes(cast("bytes", chunk))
                 else:
-                    yield from self._end() if chunk is END else self._item(chunk)
+                    if chunk is ANEW:
+                        self._restart()
+                    else:
+                        yield from self._end() if chunk is END else self._item(chunk)
                     idle = decoder.idle
                     continue
-            if self._size < _HEAD and chunk:
-                if not self._size and chunk[:1] != b"\xef":
+            if len(self._head) < _HEAD and chunk:
+                if not self._head and chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark
-                self._head += chunk[: _HEAD - self._size]
+                self._head += chunk[: _HEAD - len(self._head)]
             self._size += len(chunk)
             if self._size > self._near:
                 self._approach(len(chunk))
@@ -282,6 +311,13 @@ class Engine:
                         return
             if len(pending) >= _BATCH or self._size >= self._roll_at:
                 self._roll()
+
+    def _restart(self) -> None:
+        """Another body has taken the place of one that was cut."""
+        self._decoder.restart()
+        self._tail = self._head = b""
+        self._sequence.restart()
+        self._resumed = self.count > 0
 
     def _fuse(self, line: bytes) -> Fused | None:
         """How events with this name go through, or None when the layers must see to them."""
@@ -384,6 +420,8 @@ class Engine:
                 self.outcome.fail(failure)
             else:
                 yield from self._bounded(Frame(data=text))
+        elif callable(getattr(item, "model_dump", None)):  # a pydantic object of an SDK
+            yield from self._item(cast("Any", item).model_dump(mode="json", exclude_unset=True, warnings=False))
         else:
             hint = "; give the bytes as they come: the response itself, not its lines" if isinstance(item, str) else ""
             raise UsageError(f"a source yields bytes, frames, mappings or events, not {type(item).__name__}{hint}")
@@ -446,6 +484,9 @@ class Engine:
 
     def _receive(self, event: Any) -> Steps:
         """An event has come from the source: check it, fold it, dispatch it, and see what it means for the run."""
+        if self._resumed and isinstance(event, ResponseCreated) and event.sequence_number is None:
+            self.outcome.fail(StreamInterrupted("the stream was cut, and the server began the response anew"))
+            return
         if self._keep:
             number = getattr(event, "sequence_number", None)
             if number is not None:

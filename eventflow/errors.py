@@ -8,6 +8,7 @@ One root, so that ``except EventflowError`` is enough; the class says who can do
     ├── ToolError                 a tool: bad definition, a name registered twice
     ├── StreamTruncated           the peer: the body ended before a terminal event
     │   └── StreamInterrupted     the transport: the connection was cut, reset or garbled
+    │       └── ConnectionFailed  the transport: no answer came at all
     ├── StreamTimeout             the clock: one of our timers ran out
     ├── DecodeError               the peer's bytes: not JSON, not an event, a wrong shape in a field that we fold
     ├── LimitExceeded             the peer's bytes: larger, deeper or more than the limits allow
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIStreamError",
+    "ConnectionFailed",
     "DecodeError",
     "EventflowError",
     "HTTPStatusError",
@@ -112,20 +114,36 @@ class StreamTruncated(EventflowError):
     """The body ended before a terminal event: what was received is in ``partial``, and it is not the whole answer."""
 
     retryable = True
-    phase = "stream"
+    phase: Phase | None = "stream"
 
 
-@final
 class StreamInterrupted(StreamTruncated):
     """The source failed before a terminal event; its own exception is the ``__cause__``."""
 
 
 @final
+class ConnectionFailed(StreamInterrupted):
+    """No answer came: there was no connection, or it was cut before the head of the answer."""
+
+    phase: Phase | None = "connect"
+
+
+@final
 class StreamTimeout(EventflowError):
-    """One of our timers ran out while waiting for the source."""
+    """One of our timers ran out while waiting for the source.
+
+    Attributes:
+        timer: The field of `Timeouts` that it was.
+        seconds: Its value.
+    """
 
     retryable = True
-    phase = "stream"
+    phase: Phase | None = "stream"
+
+    def __init__(self, message: str = "", *, timer: str = "", seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.timer = timer
+        self.seconds = seconds
 
 
 @final

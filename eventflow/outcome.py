@@ -1,8 +1,10 @@
-"""`Outcome`: how a run stands, and how it ends. Pure; the table of statuses in code."""
+"""`Outcome`: how a run stands, and how it ends; `Position`: how far it has come. Pure; the table of statuses."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
+
+import attrs
 
 from eventflow.errors import APIStreamError, EventflowError, StreamInterrupted, StreamTimeout, StreamTruncated
 from eventflow.events import (
@@ -16,7 +18,7 @@ from eventflow.events import (
 if TYPE_CHECKING:
     from eventflow.sources import Source
 
-__all__ = ["LINGER", "Outcome", "Status"]
+__all__ = ["LINGER", "Outcome", "Position", "Status"]
 
 Status = Literal["running", "completed", "incomplete", "failed", "truncated", "timeout", "cancelled"]
 
@@ -41,6 +43,27 @@ _RETRYABLE = {  # codes and types of OpenAI, Anthropic and gateways after which 
 }
 
 
+@attrs.frozen(kw_only=True)
+class Position:
+    """How far a run has come, for a source that may go on from there.
+
+    Attributes:
+        events: Events received.
+        size: Bytes received.
+        sequence_number: The highest number of an event, or None.
+        response_id: The id of the response, or None.
+        last_event_id: The id that the standard has a client reconnect with, ``""`` when there was none.
+        retry: Seconds that the server asked to wait before that, or None.
+    """
+
+    events: int
+    size: int
+    sequence_number: int | None
+    response_id: str | None
+    last_event_id: str
+    retry: float | None
+
+
 class Outcome:
     """The status of one run.
 
@@ -48,22 +71,24 @@ class Outcome:
         status: ``running``, or how the run ended.
         error: What the stream ended with when it did not end well, or None.
         over: Whether the source is done with.
+        ended: Whether a terminal event has come.
         linger: After an error event, the seconds that the source may still take for a terminal one; else None.
         source: Where the stream comes from; it knows the server's id of the request.
     """
 
-    __slots__ = ("error", "linger", "over", "source", "status")
+    __slots__ = ("ended", "error", "linger", "over", "source", "status")
 
     def __init__(self) -> None:
         self.status: Status = "running"
         self.error: EventflowError | None = None
         self.over = False
+        self.ended = False
         self.linger: float | None = None
         self.source: Source | None = None
 
     def terminal(self, event: ResponseCompleted | ResponseIncomplete | ResponseFailed) -> None:
         """A terminal event has come: it decides, but for an error event before it."""
-        self.linger = None
+        self.linger, self.ended = None, True
         if isinstance(event, ResponseFailed):
             fault = event.response.error or ResponseFault()
             if self.error is None or fault.code or fault.message:

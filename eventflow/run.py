@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventflow import signals
-from eventflow.engine import END, PULL, Engine
-from eventflow.errors import EventflowError, UsageError
+from eventflow.engine import PULL, Engine
+from eventflow.errors import EventflowError, StreamTimeout, UsageError
 from eventflow.events import Event, Response
 from eventflow.limits import Limits
 from eventflow.outcome import Status
 from eventflow.plan import Plan
 from eventflow.plugin import Plugin
+from eventflow.reading import AsyncReader, Reader
 from eventflow.snapshot import Oddity
 from eventflow.sources import Source
 from eventflow.sse import Frame
-from eventflow.waiting import Interrupted, checkpoint, shielded, waiter
+from eventflow.timers import Timeouts, Timers
+from eventflow.waiting import shielded, waiter
 
 if TYPE_CHECKING:
     from eventflow.dispatcher import Dispatcher
 
-__all__ = ["Left", "Run", "aloop", "let_go", "loop"]
-
-_log = logging.getLogger("eventflow")
+__all__ = ["Left", "Run", "aloop", "loop"]
 
 P = TypeVar("P", bound=Plugin)
-
-_CHECKPOINT = 32  # items of a sync source between two chances for the other tasks of an async program
 
 
 class Left(BaseException):
@@ -64,6 +62,8 @@ class Run:
         check: bool,
         is_async: bool,
         deliver: bool = False,
+        timeouts: Timeouts | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = "run_" + os.urandom(8).hex()
         self.dispatcher = dispatcher
@@ -74,7 +74,9 @@ class Run:
         self._steps: Any = None  # of a run that is pushed
         self._fed = threading.Lock()
         self._finished = False
-        self._deadline: float | None = None  # of a source that lingers, by the monotonic clock
+        self._timeouts = timeouts
+        self._clock = clock
+        self._timers: Timers | None = None  # of a run that is pushed
         self._engine = Engine(
             self,
             plan,
@@ -103,7 +105,8 @@ class Run:
     @property
     def response(self) -> Response:
         """The response as received so far, whatever the pipeline did to it: unredacted."""
-        return self._engine.fold().response
+        response, source = self._engine.fold().response, self._engine.outcome.source
+        return response if source is None or source.parse is None else source.parse(response)
 
     @property
     def text(self) -> str:
@@ -201,6 +204,40 @@ class Run:
             raise UsageError(f"afeed() is for runs made with aopen(); {hint}")
         await self._apush(item)
 
+    def tick(self) -> float:
+        """Push form: see whether the next item is overdue by `Timeouts`; call it now and then while none comes.
+
+        The time between two items counts, not the time that handlers take.
+
+        Returns:
+            Seconds until the next item is overdue; infinite where nothing is waited for.
+
+        Raises:
+            UsageError: The run was not opened with ``open()``.
+            StreamTimeout: It is overdue, and the run has ended with it.
+        """
+        left, error = self._time_left(is_async=False)
+        if error is not None:
+            self._push(error, throw=True)
+        return left
+
+    async def atick(self) -> float:
+        """`tick`, for runs made with ``aopen()``."""
+        left, error = self._time_left(is_async=True)
+        if error is not None:
+            await self._apush(error, throw=True)
+        return left
+
+    def _time_left(self, *, is_async: bool) -> tuple[float, StreamTimeout | None]:
+        if self._steps is None or self._is_async is not is_async:
+            raise UsageError("tick() is for runs made with open(), atick() for those made with aopen()")
+        if self._finished or self._timers is None:
+            return inf, None
+        now = self._clock()
+        self._timers.end(now)
+        left = self._timers.begin(now, self.events) - now
+        return (left, None) if left > 0 else (0.0, self._timers.error())
+
     def _open_push(self) -> None:
         self._check_unopened()
         self._steps = self._engine.steps()
@@ -243,8 +280,13 @@ class Run:
         if not self._fed.acquire(blocking=False):
             raise UsageError(f"run {self.id} is being fed already; feed it from one task or thread at a time")
         try:
+            if self._timers is not None:
+                self._timers.end(self._clock())
             yield
         finally:
+            if self._timers is None:
+                self._timers = Timers(self._timeouts or Timeouts())
+            self._timers.begin(self._clock(), self.events)
             self._fed.release()
 
     async def _asend(self, item: Any, *, throw: bool) -> None:
@@ -274,30 +316,16 @@ def _check_class(plugin: object) -> None:
 
 def loop(run: Run, source: Source) -> Generator[Event, None, None]:
     """Drive *run* over *source* to the end; yields the events that came through, where the run delivers them."""
-    outcome = run._engine.outcome
-    assert source.items is not None
-    pull = source.items.__next__
-    run._interrupt = lambda: source.interrupt() if source.interrupt is not None else None
-    outcome.source = source
+    reader = Reader(run._engine, source, run._timeouts, run._clock, run.id)
+    run._interrupt = reader.interrupt
     steps = run._engine.steps()
-    send, throw = steps.send, steps.throw
-    timer: threading.Timer | None = None
+    send, throw, pull = steps.send, steps.throw, reader.pull
     try:
         request = send(None)
         while True:
             if request is PULL:
-                if outcome.linger is not None:
-                    left = _time_left(run, outcome.linger)
-                    if left <= 0:
-                        request = send(END)
-                        continue
-                    if timer is None and source.interrupt is not None:
-                        timer = threading.Timer(left, source.interrupt)
-                        timer.start()
                 try:
                     item = pull()
-                except StopIteration:
-                    item = END
                 except BaseException as error:
                     request = throw(error)
                     continue
@@ -316,24 +344,18 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
     except Left:
         return
     finally:
-        if timer is not None:
-            timer.cancel()
         run._interrupt = None
-        try:
-            source.close()
-        except Exception:
-            _log.debug("the source of run %s could not be closed", run.id, exc_info=True)
+        reader.close()
         run._conclude()
     run._raise()
 
 
 async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
     """`loop`, async."""
-    outcome = run._engine.outcome
     wait = waiter()
-    pull = source.aitems.__anext__ if source.aitems is not None else _Polite(source).__anext__
-    run._interrupt, outcome.source = wait.interrupt, source
-    steps = run._engine.steps()
+    reader = AsyncReader(run._engine, source, run._timeouts, run._clock, run.id, wait)
+    run._interrupt = wait.interrupt
+    steps, pull = run._engine.steps(), reader.pull
     send: Any = steps.send
     value: Any = None
     leaving = False
@@ -343,17 +365,12 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
             send, value = steps.send, None
             try:
                 if request is PULL:
-                    left = None if outcome.linger is None else _time_left(run, outcome.linger)
-                    value = await wait.wait(pull(), left)
+                    value = await pull()
                 elif isinstance(request, Event):
                     yield request
                     wait.handed_over()
                 else:
                     value = await (shielded(request) if leaving else request)
-            except StopAsyncIteration as error:
-                send, value = (steps.send, END) if request is PULL else (steps.throw, error)
-            except Interrupted:
-                value = END
             except GeneratorExit:
                 send, value, leaving = steps.throw, Left(), True
             except BaseException as error:
@@ -365,42 +382,7 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
     finally:
         run._interrupt = None
         try:
-            await let_go(source)
-        except Exception:
-            _log.debug("the source of run %s could not be closed", run.id, exc_info=True)
-        run._conclude()
+            await reader.close()
+        finally:
+            run._conclude()
     run._raise()
-
-
-def _time_left(run: Run, linger: float) -> float:
-    """The seconds that a source still has, counted from when this is first asked."""
-    now = time.monotonic()
-    if run._deadline is None:
-        run._deadline = now + linger
-    return run._deadline - now
-
-
-async def let_go(source: Source) -> None:
-    """Close a source of an async run, which may be a sync one, though the task is being cancelled."""
-    if source.aitems is None:
-        source.close()
-    else:
-        await shielded(source.aclose())
-
-
-class _Polite:
-    """A sync source in an async run: it lets other tasks have their turn."""
-
-    def __init__(self, source: Source) -> None:
-        assert source.items is not None
-        self._pull = source.items.__next__
-        self._pulled = 0
-
-    async def __anext__(self) -> Any:
-        self._pulled += 1
-        if self._pulled % _CHECKPOINT == 0:
-            await checkpoint()
-        try:
-            return self._pull()
-        except StopIteration:
-            raise StopAsyncIteration from None

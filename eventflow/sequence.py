@@ -23,7 +23,7 @@ class Sequence:
         counted: False once the server was found not to count.
     """
 
-    __slots__ = ("_missing", "_note", "_strict", "counted", "expected")
+    __slots__ = ("_missing", "_note", "_replayed", "_strict", "counted", "expected")
 
     def __init__(self, note: Callable[[str, str], None], *, strict: bool) -> None:
         self.expected: int | None = None
@@ -31,6 +31,11 @@ class Sequence:
         self._note = note
         self._strict = strict
         self._missing: set[int] = set()
+        self._replayed = False
+
+    def restart(self) -> None:
+        """The source goes on with another body, which may repeat the events that came before."""
+        self._replayed = True
 
     def admit(self, event: Any, number: int, recent: Iterable[Any]) -> bool:
         """Judge an event whose number is not the expected one; False drops it.
@@ -46,6 +51,10 @@ class Sequence:
         expected = self.expected
         if not self.counted:
             return True
+        if self._replayed and expected is not None:
+            if number < expected and number not in self._missing:
+                return False
+            self._replayed = number < expected
         if expected is None:
             self.expected = number + 1
             return True

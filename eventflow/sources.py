@@ -1,8 +1,6 @@
 """Sources: anything that yields bytes, frames, mappings or events, made into one thing to pull from.
 
-HTTP responses are taken by their shape (``status_code``, ``headers``, ``iter_raw``/``aiter_raw``), so that httpx,
-httpx2 and whatever has their interface serve alike; no HTTP library is imported here. Bytes are read raw, as they
-come, and what is compressed all the same is inflated here, with a bound.
+What is not built in becomes a source by a method ``__eventflow_source__()`` that gives one of the kinds built in.
 """
 
 from __future__ import annotations
@@ -10,21 +8,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from typing import Any, Literal, TypeAlias, cast
 
 import attrs
 
-from eventflow.errors import DecodeError, HTTPStatusError, UnexpectedContentType, UsageError, excerpt
-from eventflow.events import Event
-from eventflow.sse import Frame, plausible
+from eventflow.errors import UsageError
+from eventflow.events import Event, Response
+from eventflow.http import abody_of, body_at_hand, body_of, interrupter, is_response, slices
+from eventflow.outcome import Position
+from eventflow.sse import Frame
+from eventflow.timers import Timeouts
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Reopened", "Source", "open_source"]
 
-_CHUNK = 64 * 1024  # bytes read at once from files, and given out at once by the inflater
-_EXCERPT = 4096  # bytes of an error page that are read
+_CHUNK = 64 * 1024  # bytes read at once from files
 
 
 def _nothing() -> None:
@@ -33,6 +31,10 @@ def _nothing() -> None:
 
 async def _anothing() -> None:
     """Nothing to close."""
+
+
+Reopened: TypeAlias = Literal["no", "anew", "on"]
+"""Whether a source that ended goes on: not at all, with a body of its own, or in the middle of the one that was cut."""
 
 
 @attrs.define
@@ -46,7 +48,15 @@ class Source:
         aclose: Let go of it, async.
         blocking: Whether pulling from the sync iterator waits for a peer: not for an async run.
         interrupt: From another thread, make a read that is under way fail at once; None where that cannot be.
-        request_id: Asks for the server's id of the request, known once the head is.
+        request_id: The server's id of the request, known once the head is.
+        drain: Whether to let the little that follows a terminal event pass, so that the connection can be used again.
+        timeouts: How long to wait for it, unless the dispatcher says; None for ever.
+        waited: Seconds that it was waited for before it came here.
+        wire: Which wire its frames are of, where that is known.
+        parse: Makes of a response what its request asked the text to be.
+        reopen: Asked where the source ends or fails before a terminal event; told how far the run has come, what was
+            raised, and how to sleep. It may replace `items`, `close`, `interrupt` and `request_id`.
+        areopen: `reopen`, async.
     """
 
     items: Iterator[Any] | None = None
@@ -56,6 +66,13 @@ class Source:
     blocking: bool = False
     interrupt: Callable[[], None] | None = None
     request_id: str | None = None
+    drain: bool = False
+    timeouts: Timeouts | None = None
+    waited: float = 0.0
+    wire: str | None = None
+    parse: Callable[[Response], Response] | None = None
+    reopen: Callable[[Position, Exception | None, Callable[[float], object]], Reopened] | None = None
+    areopen: Callable[[Position, Exception | None], Awaitable[Reopened]] | None = None
 
 
 def open_source(source: Any) -> Source:
@@ -67,21 +84,29 @@ def open_source(source: Any) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, bytes | bytearray | memoryview):
-        return Source(items=_slices(cast("bytes | bytearray | memoryview", source)))
+        return Source(items=slices(cast("bytes | bytearray | memoryview", source)))
     if isinstance(source, str | os.PathLike):
         return _file_at(cast("str | os.PathLike[str]", source))
     if isinstance(source, type):
         raise UsageError(f"the class {source.__name__} is no source; make one of it: {source.__name__}(...)")
     if isinstance(source, Event | Frame | Mapping):
         raise UsageError(f"one {type(cast('object', source)).__name__} is no source; put it in a list: run([...])")
-    if _is_response(source):
+    if hasattr(source, "__eventflow_source__"):
+        return open_source(source.__eventflow_source__())
+    if is_response(source):
         return _response_source(source)
     if hasattr(source, "read") and not hasattr(source, "__aiter__"):
         return Source(items=_reads(source))
     if hasattr(source, "__aiter__") or hasattr(source, "__iter__"):
-        return _iterable_source(source)
+        return _sdk_source(source) or _iterable_source(source)
     if hasattr(source, "__enter__") or hasattr(source, "__aenter__"):
         return _context_source(source)
+    if is_response(getattr(source, "http_response", None)):  # the OpenAI SDK's with_raw_response
+        return _response_source(source.http_response)
+    if hasattr(source, "__await__"):
+        if hasattr(source, "close"):
+            source.close()  # or Python warns that it was never awaited
+        raise UsageError("an awaitable is no source; await it first: arun(await client.responses.create(...))")
     raise UsageError(
         f"{type(source).__name__} is no source; a source is an HTTP response, a path, an open binary file, bytes, or "
         "an iterable or async iterable of bytes, frames, mappings or events"
@@ -89,15 +114,6 @@ def open_source(source: Any) -> Source:
 
 
 # --- bytes and files -------------------------------------------------------------------------------------------------
-
-
-def _slices(data: bytes | bytearray | memoryview) -> Iterator[bytes]:
-    if isinstance(data, bytes) and len(data) <= _CHUNK:
-        yield data
-        return
-    view = memoryview(data).cast("B")
-    for start in range(0, len(view), _CHUNK):
-        yield bytes(view[start : start + _CHUNK])
 
 
 def _file_at(path: str | os.PathLike[str]) -> Source:
@@ -189,13 +205,13 @@ def _distinct(owners: tuple[Any, ...]) -> list[Any]:
 
 def _context_source(manager: Any) -> Source:
     """``client.stream(...)`` before it is entered: entered at the first pull, left at the end."""
-    made = Source(blocking=True)
+    made = Source(blocking=True, timeouts=Timeouts())
     if hasattr(manager, "__enter__"):
         stack = contextlib.ExitStack()
 
         def items() -> Iterator[Any]:
             inner = open_source(stack.enter_context(manager))
-            made.interrupt, made.request_id = inner.interrupt, inner.request_id
+            made.interrupt, made.request_id, made.drain = inner.interrupt, inner.request_id, inner.drain
             stack.callback(inner.close)
             yield from _sync_items(inner)
 
@@ -205,7 +221,7 @@ def _context_source(manager: Any) -> Source:
 
         async def aitems() -> AsyncIterator[Any]:
             inner = open_source(await astack.enter_async_context(manager))
-            made.request_id = inner.request_id
+            made.request_id, made.drain = inner.request_id, inner.drain
             if inner.aitems is None:
                 astack.callback(inner.close)
                 for item in _sync_items(inner):
@@ -229,219 +245,37 @@ def _sync_items(source: Source) -> Iterator[Any]:
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 
 
-def _is_response(source: Any) -> bool:
-    return all(hasattr(source, name) for name in ("status_code", "headers")) and (
-        hasattr(source, "iter_raw") or hasattr(source, "aiter_raw")
-    )
-
-
 def _response_source(response: Any) -> Source:
     made = Source(request_id=response.headers.get("x-request-id"))
-    body = _read_already(response)
+    body = body_at_hand(response)
     stream = getattr(response, "stream", None)
     if body is not None or hasattr(stream, "__iter__") or not hasattr(response, "aiter_raw"):
-        made.items = _response_items(response, body)
+        made.items = body_of(response, body)
         made.close = _closing(response)
-        made.interrupt, made.blocking = _interrupter(response), True
+        made.interrupt, made.blocking = interrupter(response), True
     if body is not None or hasattr(stream, "__aiter__") or not hasattr(response, "iter_raw"):
-        made.aitems = _response_aitems(response, body)
+        made.aitems = abody_of(response, body)
         made.aclose = _aclosing(made.aitems, response)
     if body is not None:
         made.close, made.aclose, made.interrupt, made.blocking = _nothing, _anothing, None, False
+    else:
+        made.timeouts, made.drain = Timeouts(), True
     return made
 
 
-def _read_already(response: Any) -> bytes | None:
-    """The body of a response that was read before it came here, already inflated; else None."""
-    try:
-        body = response.content
-    except Exception:  # httpx.ResponseNotRead, which is not imported here: the body is still to be read
+def _sdk_source(stream: Any) -> Source | None:
+    """The stream object of an SDK: its response while nothing of it is read, else its own objects; None if it is none.
+
+    The OpenAI SDK's ``Stream`` shows its response, what ``responses.stream()`` gives hides it (openai 3.54).
+    """
+    response: Any = getattr(stream, "response", None) or getattr(stream, "_response", None)
+    if not is_response(response):
         return None
-    return body if isinstance(body, bytes) else None
-
-
-def _response_items(response: Any, body: bytes | None) -> Iterator[bytes]:
-    judge = _Head(response)
-    chunks = iter(response.iter_raw() if body is None else _slices(body))
-    for raw in chunks:
-        yield from judge.feed(raw, inflated=body is not None)
-        if judge.decided:
-            raise judge.verdict()
-        if judge.satisfied:
-            yield from chunks
-            return
-    yield from judge.end()
-
-
-async def _response_aitems(response: Any, body: bytes | None) -> AsyncGenerator[bytes, None]:
-    judge = _Head(response)
-    if body is not None:
-        for chunk in _response_items(response, body):
-            yield chunk
-        return
-    async with contextlib.aclosing(response.aiter_raw()) as raws:
-        satisfied = False
-        async for raw in raws:
-            if satisfied:
-                yield raw
-                continue
-            for chunk in judge.feed(raw):
-                yield chunk
-            if judge.decided:
-                raise judge.verdict()
-            satisfied = judge.satisfied
-    for chunk in judge.end():
-        yield chunk
-
-
-class _Head:
-    """Judges an answer by its head and first bytes, and inflates its body. Sans-IO."""
-
-    def __init__(self, response: Any) -> None:
-        headers = response.headers
-        self.status = int(response.status_code)
-        self.content_type = str(headers.get("content-type") or "")
-        self.request_id = headers.get("x-request-id")
-        self.retry_after = headers.get("retry-after")
-        self.retry_after_ms = headers.get("retry-after-ms")
-        self._inflate = _Inflater(str(headers.get("content-encoding") or ""))
-        self._held = b""  # the start of a body that is under suspicion
-        declared = self.content_type.partition(";")[0].strip().lower() == "text/event-stream"
-        self._trusted = self.status < 300 and declared
-        self.decided = False
-
-    @property
-    def satisfied(self) -> bool:
-        """Whether the rest of the body can go by: it is a stream, and not compressed."""
-        return self._trusted and self._inflate.plain
-
-    def feed(self, raw: bytes, *, inflated: bool = False) -> Iterator[bytes]:
-        """The body's next bytes; nothing while it is under suspicion."""
-        for chunk in (raw,) if inflated else self._inflate.feed(raw):
-            if self._trusted:
-                yield chunk
-                continue
-            self._held += chunk
-            if self.status < 300 and plausible(self._held) and len(self._held) >= 6:
-                self._trusted = True
-                yield self._held
-            elif len(self._held) >= _EXCERPT:
-                self.decided = True
-                return
-
-    def end(self) -> Iterator[bytes]:
-        """The body has ended: its last bytes, or the verdict on one that was no stream."""
-        self._inflate.close()
-        if not self._trusted:
-            if self.status < 300 and self._held and plausible(self._held):
-                yield self._held
-                return
-            raise self.verdict()
-
-    def verdict(self) -> HTTPStatusError | UnexpectedContentType:
-        """The error that this answer is."""
-        shown = excerpt(self._held[:_EXCERPT], _EXCERPT)
-        if self.status >= 300:
-            return HTTPStatusError(
-                f"the server answered HTTP {self.status} instead of a stream: {excerpt(self._held)}",
-                status=self.status,
-                excerpt=shown,
-                request_id=self.request_id,
-                retry_after=self._retry_seconds(),
-            )
-        what = self.content_type or "no content type"
-        return UnexpectedContentType(
-            f"the server answered HTTP {self.status} with {what}, not text/event-stream; was stream=true asked for, is "
-            f"the address right? It begins with {excerpt(self._held)!r}",
-            content_type=self.content_type,
-            excerpt=shown,
-        )
-
-    def _retry_seconds(self) -> float | None:
-        """What the server asks for, in seconds or milliseconds or as a date."""
-        for value, scale in ((self.retry_after_ms, 1000.0), (self.retry_after, 1.0)):
-            try:
-                if value is not None and float(value) >= 0:
-                    return float(value) / scale
-            except ValueError:
-                continue
-        if self.retry_after is None:
-            return None
-        from email.utils import parsedate_to_datetime
-
-        try:
-            return max(0.0, parsedate_to_datetime(self.retry_after).timestamp() - time.time())
-        except (ValueError, OverflowError):
-            return None
-
-
-class _Inflater:
-    """Bounded inflating of gzip and deflate: at most 64 KiB are unpacked at once, however much a byte may mean."""
-
-    def __init__(self, encoding: str) -> None:
-        names = [name.strip().lower() for name in encoding.split(",") if name.strip().lower() not in ("", "identity")]
-        self._engine: Any = None
-        self._held = b""  # the first byte of deflate, which alone does not tell whether it has its header
-        self._deflate = False
-        self._compressed = bool(names)
-        if not names:
-            return
-        if names not in (["gzip"], ["x-gzip"], ["deflate"]):
-            raise DecodeError(
-                f"the body is compressed with {encoding!r}, which is not read here; send the header "
-                "Accept-Encoding: identity with the request"
-            )
-        self._deflate = names == ["deflate"]
-        if not self._deflate:
-            self._engine = zlib.decompressobj(47)
-
-    @property
-    def plain(self) -> bool:
-        """Whether there is nothing to unpack."""
-        return not self._compressed
-
-    def feed(self, raw: bytes) -> Iterator[bytes]:
-        """The unpacked bytes, in bounded pieces."""
-        if not self._compressed:
-            if raw:
-                yield raw
-            return
-        if self._engine is None:
-            raw = self._held = self._held + raw
-            if len(raw) < 2:
-                return
-            headed = raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0  # RFC 1950; some send none
-            self._engine = zlib.decompressobj(15 if headed else -15)
-        while True:
-            try:
-                chunk = self._engine.decompress(raw, _CHUNK)
-            except zlib.error as error:
-                raise DecodeError(f"the compressed body is corrupt: {error}") from error
-            if chunk:
-                yield chunk
-            raw = self._engine.unconsumed_tail
-            if self._engine.eof or not (raw or len(chunk) == _CHUNK):  # a full piece: there may be more of it
-                return
-
-    def close(self) -> None:
-        """The body has ended; raises where the compressed data is cut off."""
-        if self._compressed and (self._held if self._engine is None else not self._engine.eof):
-            raise DecodeError("the compressed body was cut off")
-
-
-def _interrupter(response: Any) -> Callable[[], None]:
-    """Shut the response's socket down, which ends a read in another thread; found when it is needed."""
-
-    def interrupt() -> None:
-        import socket
-
-        extensions = getattr(response, "extensions", {})
-        if extensions.get("http_version") == b"HTTP/2":
-            return  # other streams share the connection
-        network = extensions.get("network_stream")
-        connection = network.get_extra_info("socket") if network is not None else None
-        if isinstance(connection, socket.socket):
-            with contextlib.suppress(OSError):  # it is gone already
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the plain one: an SSL socket's own is not safe
-
-    return interrupt
+    skips = getattr(stream, "_starting_after", None) is not None  # itself leaves out what came before
+    if not (skips or getattr(response, "is_stream_consumed", True)):
+        return _response_source(response)
+    made = _iterable_source(stream)
+    made.request_id, made.timeouts = response.headers.get("x-request-id"), Timeouts()
+    made.blocking = made.items is not None
+    made.interrupt = interrupter(response) if made.blocking else None
+    return made

@@ -169,6 +169,16 @@ class Decoder:
             raise self.error
         return []
 
+    def restart(self) -> None:
+        """Another body takes the place of one that was cut: what had not ended is thrown away, the ids stay.
+
+        So does the standard on a reconnection.
+        """
+        self._start, self._after_cr, self._between, self._event = b"", False, True, ""
+        self._line.clear()
+        self._data.clear()
+        self._id = self.last_event_id
+
     def _normalize(self, data: bytes) -> bytes:
         """Take the byte order mark off *data* and make its line ends LF, also where a chunk ends inside of one."""
         if self._start is not None:

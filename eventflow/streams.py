@@ -10,7 +10,8 @@ from types import TracebackType
 from eventflow.engine import END
 from eventflow.errors import UsageError
 from eventflow.events import Event
-from eventflow.run import Left, Run, aloop, let_go, loop
+from eventflow.reading import let_go
+from eventflow.run import Left, Run, aloop, loop
 from eventflow.sources import Source
 
 __all__ = ["AsyncEventStream", "AsyncPush", "EventStream", "Push"]

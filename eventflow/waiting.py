@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Awaitable
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Interrupted", "Waiter", "checkpoint", "shielded", "waiter"]
+__all__ = ["Interrupted", "Waiter", "checkpoint", "shielded", "sleep", "waiter"]
 
 
 class Interrupted(Exception):
@@ -25,8 +27,11 @@ class Interrupted(Exception):
 class Waiter(Protocol):
     """Waits for one thing at a time."""
 
-    async def wait(self, awaitable: Awaitable[Any], seconds: float | None = None) -> Any:
-        """What *awaitable* gives; raises `Interrupted` when `interrupt` is called or *seconds* are over."""
+    async def wait(self, awaitable: Awaitable[Any], deadline: float = inf) -> Any:
+        """What *awaitable* gives; raises `Interrupted` when `interrupt` is called or the *deadline* has come.
+
+        The deadline is of ``time.monotonic``.
+        """
         ...
 
     def handed_over(self) -> None:
@@ -35,6 +40,10 @@ class Waiter(Protocol):
 
     def interrupt(self) -> None:
         """End the wait under way, if any. From any thread."""
+        ...
+
+    def close(self) -> None:
+        """There are no more waits."""
         ...
 
 
@@ -47,14 +56,19 @@ class _AsyncioWaiter:
         self._task: asyncio.Task[Any] | None = None  # who drives the run: to ask takes as long as all the rest here
         self._waiting: asyncio.Task[Any] | None = None
         self._interrupted = False
+        self._deadline = inf  # of the wait under way
+        self._alarm: asyncio.TimerHandle | None = None  # one for all waits: setting it anew takes as long as a chunk
+        self._rings = inf  # when it looks at the deadline
 
-    async def wait(self, awaitable: Awaitable[Any], seconds: float | None = None) -> Any:
+    async def wait(self, awaitable: Awaitable[Any], deadline: float = inf) -> Any:
         if self._task is None:
             self._task = self._asyncio.current_task()
         task = self._task
         assert task is not None
         before, self._waiting, self._interrupted = task.cancelling(), task, False
-        timer = self._loop.call_later(seconds, self._end) if seconds is not None else None
+        self._deadline = deadline
+        if deadline < self._rings:
+            self._set_alarm(deadline)
         try:
             return await awaitable
         except self._asyncio.CancelledError:
@@ -69,8 +83,21 @@ class _AsyncioWaiter:
             if self._interrupted:  # the source made something else of the cancellation
                 self._interrupted = False
                 task.uncancel()
-            if timer is not None:
-                timer.cancel()
+
+    def _set_alarm(self, deadline: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._rings = deadline
+        self._alarm = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm, self._rings = None, inf
+        if self._waiting is None:
+            return  # the next wait sets it
+        if time.monotonic() < self._deadline:
+            self._set_alarm(self._deadline)
+        else:
+            self._end()
 
     def handed_over(self) -> None:
         self._task = None
@@ -86,6 +113,11 @@ class _AsyncioWaiter:
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
+    def close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
 
 class _AnyioWaiter:
     def __init__(self) -> None:
@@ -95,15 +127,18 @@ class _AnyioWaiter:
         self._thread = threading.get_ident()
         self._scope: Any = None
 
-    async def wait(self, awaitable: Awaitable[Any], seconds: float | None = None) -> Any:
+    async def wait(self, awaitable: Awaitable[Any], deadline: float = inf) -> Any:
         import anyio
 
-        with anyio.move_on_after(seconds) as self._scope:
+        with anyio.move_on_after(max(0.0, deadline - time.monotonic())) as self._scope:
             return await awaitable
         raise Interrupted
 
     def handed_over(self) -> None:
         """A scope belongs to whoever enters it."""
+
+    def close(self) -> None:
+        """No scope is left open."""
 
     def _end(self) -> None:
         if self._scope is not None:
@@ -133,6 +168,18 @@ async def shielded(awaitable: Awaitable[Any]) -> Any:
 
     with anyio.CancelScope(shield=True):
         return await awaitable
+
+
+async def sleep(seconds: float) -> None:
+    """Do nothing for some time."""
+    if _asyncio_loop() is None:
+        import anyio
+
+        await anyio.sleep(seconds)
+    else:
+        import asyncio
+
+        await asyncio.sleep(seconds)
 
 
 async def checkpoint() -> None:

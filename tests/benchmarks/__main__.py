@@ -17,6 +17,7 @@ from decoding import DECODERS, decode, decode_recorded
 from dispatching import every_type, three_handlers
 from footprint import AFTER_DELTAS, AFTER_END, import_memory, import_time, stream_memory
 from handling import LONG, OPENAI, PARSE, handle, handle_async, handle_recorded, linear_time, pipeline, quiet
+from live import AIOHTTP, ASYNC, ASYNC_SDK, DELAY, SDK, SYNC, live
 from measure import Race
 from report import Target, render, render_targets
 from streams import CHUNKINGS, recorded
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": stream_memory,
     "import": import_time,
     "resident": import_memory,
+    "live": live,
 }
 
 
@@ -84,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _heading(events: int, rounds: int) -> str:
-    peers = ("openai", "httpx", "httpx-sse", "launchdarkly-eventsource", "msgspec", "blinker", "pluggy")
+    peers = ("openai", "httpx", "aiohttp", "httpx-sse", "launchdarkly-eventsource", "msgspec", "blinker", "pluggy")
     versions = ", ".join(f"{name} {version}" for name in peers if (version := _version(name)))
     return (
         f"eventflow's benchmarks, {time.strftime('%Y-%m-%d')}: Python {platform.python_version()}, {versions}\n"
@@ -110,6 +112,14 @@ def _targets(races: Mapping[str, Race]) -> list[Target]:
         ratios = [ratio(f"decode only, {form}", name) for name in list(DECODERS)[1:]]
         return min((found for found in ratios if found is not None), default=None)
 
+    def delay() -> float | None:
+        ours = [races[DELAY].median(row) for row in (SYNC, ASYNC, AIOHTTP)] if DELAY in races else []
+        return max((found for found in ours if found is not None), default=None)
+
+    def over_aiohttp() -> float | None:
+        sdk, ours = ratio("live, async", ASYNC_SDK), ratio("live, async", AIOHTTP)
+        return sdk / ours if sdk and ours else None
+
     parse = ratio(f"bytes to one handler, {small}", PARSE)
     return [
         Target(
@@ -122,6 +132,10 @@ def _targets(races: Mapping[str, Race]) -> list[Target]:
         Target("memory after the last delta to its text", ratio("memory of a long text", AFTER_DELTAS), maximum=1.25),
         Target("memory after the end to its text", ratio("memory of a long text", AFTER_END), maximum=1.25),
         Target("an event of a stream to one of a quarter of it", ratio("linear time", LONG), maximum=1.25),
+        Target("the OpenAI SDK to Dispatcher.run, live", ratio("live, sync", SDK), 6),
+        Target("the OpenAI SDK to Dispatcher.arun, live", ratio("live, async", ASYNC_SDK), 6),
+        Target("the OpenAI SDK to Dispatcher.arun over aiohttp, live", over_aiohttp(), 18),
+        Target("µs from a chunk to its handler, 99 of 100", delay(), maximum=100),
     ]
 
 

@@ -69,6 +69,11 @@ class Race:
         row = next(row for row in self.rows if row.name == name)
         return row.best / self.rows[0].best if row.values else None
 
+    def median(self, name: str) -> float | None:
+        """The median of row *name*, or None when it did not run."""
+        row = next(row for row in self.rows if row.name == name)
+        return row.median if row.values else None
+
 
 def turns(title: str, unit: str, contenders: Mapping[str, Callable[[], Measure]], rounds: int) -> Race:
     """Measure *contenders* in turns, *rounds* times, each round from another place in their order."""

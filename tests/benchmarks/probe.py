@@ -10,14 +10,14 @@ import time
 def probe_import(module: str) -> str:
     """The CPU time of the import of *module*, and by how much the process has grown."""
     sys.path.pop(0)  # this folder
-    before = _resident()
+    before = resident()
     start = time.process_time_ns()
     __import__(module)
     taken = time.process_time_ns() - start
-    return f'{{"milliseconds": {taken / 1e6}, "kibibytes": {_resident() - before}}}'
+    return f'{{"milliseconds": {taken / 1e6}, "kibibytes": {resident() - before}}}'
 
 
-def _resident() -> int:
+def resident() -> int:
     """Resident memory in KiB; where there is no /proc, the highest so far."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:

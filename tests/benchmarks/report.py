@@ -14,7 +14,7 @@ _NAME = 48  # characters
 
 @attrs.frozen
 class Target:
-    """What the project promises of a ratio.
+    """What the project promises of a ratio, or of a delay.
 
     Attributes:
         words: Of what to what.
@@ -68,7 +68,7 @@ def _decimals(value: float) -> int:
 
 def render_targets(targets: Iterable[Target]) -> str:
     """The promises, one a line."""
-    lines = ["", "Targets (CPU time or memory, of what to what)"]
+    lines = ["", "Targets (CPU time or memory, of what to what; delays)"]
     for target in targets:
         verdict = f"{target.ratio:8.2f}  {'met' if target.met else 'NOT met'}" if target.ratio else "not measured"
         lines.append(f"  {target.words:{_NAME + 8}} {target.bound:22} {verdict}")

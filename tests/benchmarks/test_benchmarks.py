@@ -30,6 +30,16 @@ def test_benchmarks_when_events_are_few() -> None:
     assert "Dispatcher.run " in done.stdout
 
 
+def test_live_when_events_are_few() -> None:
+    """Every subject gets all events of a real server, or is said to be missing; the server ends with the program."""
+    done = run("--events", "100", "--rounds", "1", "live")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = re.findall(r"^  (\S.*?) {2,}(.+)$", done.stdout.partition("\nTargets")[0], re.MULTILINE)
+    assert len(rows) > 20
+    for _name, measured in rows:
+        assert re.fullmatch(r"[\d,.]+ +[\d.]+ +[\d.]+|not installed \(\w+\)", measured), measured
+
+
 def test_targets_when_strict() -> None:
     """What is not measured breaks no promise."""
     assert run("--strict", "--events", "100", "--rounds", "1", "three").returncode == 0

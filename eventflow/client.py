@@ -1,0 +1,640 @@
+"""`Client` and `AsyncClient`: talk to a server that speaks the Responses API. The only module that knows httpx.
+
+::
+
+    with Client() as client, client.responses.create(model="...", input="Hello!", stream=True) as stream:
+        for text in stream.text:
+            print(text, end="", flush=True)
+
+What both faces have in common stands in `request` (what is sent) and `exchange` (how, and how often).
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, overload
+
+from eventflow.dispatcher import Dispatcher, collect
+from eventflow.errors import UnexpectedContentType, UsageError, excerpt
+from eventflow.events import Event, Response, ResponseCompleted, ResponseFailed, TextDelta, TextDone, decode
+from eventflow.exchange import Exchange, adrive, astream_source, drive, stream_source
+from eventflow.limits import Limits
+from eventflow.outcome import Outcome
+from eventflow.request import (
+    Call,
+    CreateParameters,
+    RequestOptions,
+    Secret,
+    Settings,
+    create_call,
+    response_call,
+)
+from eventflow.run import Run
+from eventflow.schema import ParsedResponse
+from eventflow.sources import Source
+from eventflow.streams import AsyncEventStream, EventStream
+from eventflow.timers import Timeouts
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+__all__ = ["AsyncClient", "AsyncHTTPClient", "AsyncStream", "Client", "HTTPClient", "Stream"]
+
+R_co = TypeVar("R_co", bound=Response, covariant=True)
+T = TypeVar("T")
+
+
+class HTTPClient(Protocol):
+    """What is used of an ``httpx.Client``; httpx2's and others' have it as well."""
+
+    @property
+    def build_request(self) -> Callable[..., Any]:
+        """Called with method, address, ``headers``, ``content``, ``timeout`` and ``extensions``."""
+        ...
+
+    @property
+    def send(self) -> Callable[..., Any]:
+        """Called with the request, ``stream=True`` and ``follow_redirects=False``."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class AsyncHTTPClient(Protocol):
+    """What is used of an ``httpx.AsyncClient``: as `HTTPClient`, but ``send`` is awaited."""
+
+    @property
+    def build_request(self) -> Callable[..., Any]:
+        """As of `HTTPClient`."""
+        ...
+
+    @property
+    def send(self) -> Callable[..., Any]:
+        """As of `HTTPClient`, awaited."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+class _Handle(Generic[R_co]):
+    """What both streams know: an answer that can be read once, by themselves or by a dispatcher."""
+
+    def __init__(self, exchange: Exchange, source: Source, limits: Limits) -> None:
+        self._exchange = exchange
+        self._source = source
+        self._flow = Dispatcher(limits=limits)
+        self._given = False  # to a dispatcher of the caller's
+        self._open = True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._exchange.call.method} {self._exchange.call.url}>"
+
+    def __eventflow_source__(self) -> Source:
+        if self._given or self._begun:
+            raise UsageError("this stream is being read already, and can be read once")
+        self._given = True
+        return self._source
+
+    @property
+    def _begun(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def response(self) -> Any:
+        """The HTTP response, of httpx or whatever sent the request; after a resumption the newest."""
+        return self._exchange.response
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's id of the request (``x-request-id``), to be named when asking its people."""
+        return self._source.request_id
+
+    def _check_mine(self) -> None:
+        if self._given:
+            raise UsageError("this stream was given to a dispatcher, which reads it: see its run")
+
+    def _result(self, run: Run) -> R_co:
+        if run.error is not None:
+            raise run.error
+        if run.status == "cancelled":
+            raise UsageError("this stream was left before its end; what came until then is in .run.response")
+        return cast("R_co", run.response)
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False) and not (self._given or self._begun):
+            message = f"{self!r} was never read nor closed; use it in a with block"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+            self._source.close()
+
+
+class _Texts:
+    """The text of a stream, piece by piece; of servers that send no deltas, at the end of each part."""
+
+    def __init__(self) -> None:
+        self._heard: set[object] = set()
+
+    def of(self, event: Event) -> str:
+        """What *event* adds."""
+        if not isinstance(event, TextDelta | TextDone):
+            return ""
+        part = (event.output_index if event.output_index is not None else event.item_id, event.content_index)
+        if isinstance(event, TextDelta):
+            self._heard.add(part)
+            return event.delta
+        return "" if part in self._heard else event.text
+
+    def rest(self, run: Run) -> str:
+        """What only the whole response told."""
+        return "" if self._heard else run.text
+
+
+class Stream(_Handle[R_co]):
+    """The events of an answer that is still coming: iterate it, or give it to a dispatcher.
+
+    Use it in a ``with`` block, or read it to its end; a bare ``break`` out of a loop over it closes it too.
+    """
+
+    _events: EventStream | None = None
+    _cursor: Iterator[Event] | None = None
+
+    @property
+    def _begun(self) -> bool:
+        return self._events is not None
+
+    def _begin(self) -> EventStream:
+        self._check_mine()
+        if self._events is None:
+            self._events = self._flow.stream(self._source)
+        return self._events
+
+    @property
+    def run(self) -> Run:
+        """The run that reads it: its status, and the response so far."""
+        return self._begin().run
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events; raises as `Dispatcher.run` does."""
+        return iter(self._begin()) if self._cursor is None else self._cursor
+
+    def __next__(self) -> Event:
+        if self._cursor is None:
+            self._cursor = iter(self._begin())
+        return next(self._cursor)
+
+    @property
+    def text(self) -> Iterator[str]:
+        """The text alone, piece by piece."""
+        texts = _Texts()
+        for event in self:
+            if text := texts.of(event):
+                yield text
+        if rest := texts.rest(self.run):
+            yield rest
+
+    def collect(self) -> R_co:
+        """Read it to its end; returns the whole response, raises as `Dispatcher.run` does."""
+        if self.run.status == "running":
+            for _ in self:
+                pass
+        return self._result(self.run)
+
+    def close(self) -> None:
+        """Close the connection, or give it back where the answer is complete. Twice is once."""
+        self._open = False
+        if self._events is not None:
+            self._events.close()
+        elif not self._given:
+            self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncStream(_Handle[R_co]):
+    """`Stream`, async: ``async for``, ``async with``, ``await stream.collect()``."""
+
+    _events: AsyncEventStream | None = None
+    _cursor: AsyncIterator[Event] | None = None
+
+    @property
+    def _begun(self) -> bool:
+        return self._events is not None
+
+    def _begin(self) -> AsyncEventStream:
+        self._check_mine()
+        if self._events is None:
+            self._events = self._flow.astream(self._source)
+        return self._events
+
+    @property
+    def run(self) -> Run:
+        """The run that reads it: its status, and the response so far."""
+        return self._begin().run
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """The events; raises as `Dispatcher.run` does."""
+        return aiter(self._begin()) if self._cursor is None else self._cursor
+
+    async def __anext__(self) -> Event:
+        if self._cursor is None:
+            self._cursor = aiter(self._begin())
+        return await anext(self._cursor)
+
+    @property
+    async def text(self) -> AsyncIterator[str]:
+        """The text alone, piece by piece."""
+        texts = _Texts()
+        async for event in self:
+            if text := texts.of(event):
+                yield text
+        if rest := texts.rest(self.run):
+            yield rest
+
+    async def collect(self) -> R_co:
+        """Read it to its end; returns the whole response, raises as `Dispatcher.arun` does."""
+        if self.run.status == "running":
+            async for _ in self:
+                pass
+        return self._result(self.run)
+
+    async def close(self) -> None:
+        """Close the connection, or give it back where the answer is complete. Twice is once."""
+        self._open = False
+        if self._events is not None:
+            await self._events.aclose()
+        elif not self._given:
+            await self._source.aclose()
+
+    aclose = close  # for contextlib.aclosing
+
+    async def __aenter__(self) -> Self:
+        if not self._given:
+            await self._begin().__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+# --- responses -------------------------------------------------------------------------------------------------------
+
+
+class Responses:
+    """``client.responses``."""
+
+    def __init__(self, settings: Settings, http: HTTPClient) -> None:
+        self._settings = settings
+        self._http = http
+
+    @overload
+    def create(
+        self, *, stream: Literal[True], text_format: type[T], **parameters: Unpack[CreateParameters]
+    ) -> Stream[ParsedResponse[T]]: ...
+    @overload
+    def create(
+        self, *, stream: Literal[True], text_format: None = None, **parameters: Unpack[CreateParameters]
+    ) -> Stream[Response]: ...
+    @overload
+    def create(
+        self, *, stream: Literal[False] = False, text_format: type[T], **parameters: Unpack[CreateParameters]
+    ) -> ParsedResponse[T]: ...
+    @overload
+    def create(
+        self, *, stream: Literal[False] = False, text_format: None = None, **parameters: Unpack[CreateParameters]
+    ) -> Response: ...
+    def create(self, *, stream: bool = False, text_format: Any = None, **parameters: Any) -> Any:
+        """Ask for a response.
+
+        Args:
+            stream: True for its events as they come, False for the whole response at once.
+            text_format: A dataclass, attrs class, msgspec struct, TypedDict or pydantic model: the answer is asked for
+                in its schema, and ``response.parsed`` is one.
+            parameters: Those of the API (``model``, ``input``, ``instructions``, ``tools``, ...); ``resume=True`` to
+                go on by itself after a cut, where the server can; ``timeouts`` for this request; ``extra_body``,
+                ``extra_headers``, ``extra_query`` for what is not foreseen here. None leaves a parameter out.
+
+        Raises:
+            UsageError: The parameters cannot be sent.
+            HTTPStatusError: The server answered with an error, after the retries.
+            ConnectionFailed, StreamTimeout: No answer came, after the retries.
+            APIStreamError: Without *stream*: the response failed.
+        """
+        call = create_call(self._settings, parameters, stream=stream, text_format=text_format)
+        parameters.clear()  # what was asked stands in no traceback
+        return self._stream(call) if stream else self._document(call, check=True)
+
+    @overload
+    def retrieve(
+        self,
+        response_id: str,
+        *,
+        stream: Literal[True],
+        starting_after: int | None = None,
+        resume: bool = False,
+        **options: Unpack[RequestOptions],
+    ) -> Stream[Response]: ...
+    @overload
+    def retrieve(
+        self, response_id: str, *, stream: Literal[False] = False, **options: Unpack[RequestOptions]
+    ) -> Response: ...
+    def retrieve(
+        self,
+        response_id: str,
+        *,
+        stream: bool = False,
+        starting_after: int | None = None,
+        resume: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Ask for a response that was made before: as it stands, or its events.
+
+        Args:
+            response_id: Its id.
+            stream: True for its events, of a response that was created with ``background=True`` and ``stream=True``.
+            starting_after: Leave out the events up to this ``sequence_number``.
+            resume: Go on by itself after a cut.
+            options: ``timeouts``, ``extra_headers`` and ``extra_query``, as of `create`.
+
+        Raises:
+            EventflowError: As `create`; a response that failed is returned.
+        """
+        call = response_call(
+            self._settings,
+            "GET",
+            response_id,
+            stream=stream,
+            starting_after=starting_after,
+            resume=resume,
+            **options,
+        )
+        return self._stream(call) if stream else self._document(call)
+
+    def cancel(self, response_id: str, **options: Unpack[RequestOptions]) -> Response:
+        """Stop a response that is made in the background; returns it as it stands then."""
+        return self._document(response_call(self._settings, "POST", response_id, "/cancel", **options))
+
+    def _stream(self, call: Call) -> Stream[Any]:
+        exchange = Exchange(call, self._settings, self._http, is_async=False)
+        drive(exchange.begin(), self._http)
+        return Stream(exchange, stream_source(exchange, self._http), self._settings.limits)
+
+    def _document(self, call: Call, *, check: bool = False) -> Response:
+        exchange = Exchange(call, self._settings, self._http, is_async=False)
+        return _response_of(exchange, drive(exchange.document(), self._http), check=check)
+
+
+class AsyncResponses:
+    """`Responses`, async."""
+
+    def __init__(self, settings: Settings, http: AsyncHTTPClient) -> None:
+        self._settings = settings
+        self._http = http
+
+    @overload
+    async def create(
+        self, *, stream: Literal[True], text_format: type[T], **parameters: Unpack[CreateParameters]
+    ) -> AsyncStream[ParsedResponse[T]]: ...
+    @overload
+    async def create(
+        self, *, stream: Literal[True], text_format: None = None, **parameters: Unpack[CreateParameters]
+    ) -> AsyncStream[Response]: ...
+    @overload
+    async def create(
+        self, *, stream: Literal[False] = False, text_format: type[T], **parameters: Unpack[CreateParameters]
+    ) -> ParsedResponse[T]: ...
+    @overload
+    async def create(
+        self, *, stream: Literal[False] = False, text_format: None = None, **parameters: Unpack[CreateParameters]
+    ) -> Response: ...
+    async def create(self, *, stream: bool = False, text_format: Any = None, **parameters: Any) -> Any:
+        """`Responses.create`, async."""
+        call = create_call(self._settings, parameters, stream=stream, text_format=text_format)
+        parameters.clear()
+        return await (self._stream(call) if stream else self._document(call, check=True))
+
+    @overload
+    async def retrieve(
+        self,
+        response_id: str,
+        *,
+        stream: Literal[True],
+        starting_after: int | None = None,
+        resume: bool = False,
+        **options: Unpack[RequestOptions],
+    ) -> AsyncStream[Response]: ...
+    @overload
+    async def retrieve(
+        self, response_id: str, *, stream: Literal[False] = False, **options: Unpack[RequestOptions]
+    ) -> Response: ...
+    async def retrieve(
+        self,
+        response_id: str,
+        *,
+        stream: bool = False,
+        starting_after: int | None = None,
+        resume: bool = False,
+        **options: Any,
+    ) -> Any:
+        """`Responses.retrieve`, async."""
+        call = response_call(
+            self._settings,
+            "GET",
+            response_id,
+            stream=stream,
+            starting_after=starting_after,
+            resume=resume,
+            **options,
+        )
+        return await (self._stream(call) if stream else self._document(call))
+
+    async def cancel(self, response_id: str, **options: Unpack[RequestOptions]) -> Response:
+        """`Responses.cancel`, async."""
+        return await self._document(response_call(self._settings, "POST", response_id, "/cancel", **options))
+
+    async def _stream(self, call: Call) -> AsyncStream[Any]:
+        exchange = Exchange(call, self._settings, self._http, is_async=True)
+        await adrive(exchange.begin(), self._http, call)
+        return AsyncStream(exchange, astream_source(exchange, self._http), self._settings.limits)
+
+    async def _document(self, call: Call, *, check: bool = False) -> Response:
+        exchange = Exchange(call, self._settings, self._http, is_async=True)
+        return _response_of(exchange, await adrive(exchange.document(), self._http, call), check=check)
+
+
+def _response_of(exchange: Exchange, body: bytes, *, check: bool) -> Response:
+    """The response that a body is; *check* raises where it failed."""
+    content_type = str(exchange.response.headers.get("content-type") or "")
+    if content_type.startswith("text/event-stream"):  # some servers stream whatever they are asked
+        response = collect(body, wire=exchange.wire)
+    elif body.lstrip()[:1] != b"{":
+        raise UnexpectedContentType(
+            f"the server answered HTTP {exchange.response.status_code} with {content_type or 'no content type'}, not "
+            f"with a response in JSON; is the address right? It begins with {excerpt(body)!r}",
+            content_type=content_type,
+            excerpt=excerpt(body, 4096),
+        )
+    else:
+        event = decode(b'{"type":"response.completed","response":' + body + b"}")
+        response = cast("ResponseCompleted", event).response
+    if response.error is not None and (check or response.id is None):
+        outcome = Outcome()
+        outcome.terminal(ResponseFailed(response))
+        assert outcome.error is not None
+        outcome.error.partial = response
+        raise outcome.error
+    return response if exchange.parse is None else exchange.parse(response)
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+class _Base:
+    _settings: Settings
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._settings.base_url}>"
+
+
+class Client(_Base):
+    """A client of one server. It may be used by several threads; close it at the end, or use it in a ``with`` block.
+
+    Args:
+        api_key: The key, or a function that gives it for each request; by default ``OPENAI_API_KEY``. It is shown
+            nowhere.
+        base_url: Where the API begins; by default ``OPENAI_BASE_URL``, or OpenAI's.
+        wire: Whose API it is; see `eventflow.wires`.
+        timeouts: How long to wait.
+        max_retries: How often a request is sent again before its first event: on HTTP 408, 409, 429 and 5xx and on
+            failed connections, after a growing pause or what the server asks for, up to 60 s.
+        retry_timeouts: Whether to do so after timeouts too: a model that thinks long does not think faster then.
+        headers: More headers, for every request.
+        follow_redirects: Follow redirects within the origin; others never, for they would take the key along.
+        limits: What one answer may cost.
+        http_client: What sends the requests, in place of an ``httpx.Client`` of our own; yours to close.
+
+    Attributes:
+        responses: The responses of the API: ``create``, ``retrieve``, ``cancel``.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | Callable[[], str] | None = None,
+        base_url: str | None = None,
+        wire: str = "responses",
+        timeouts: Timeouts | None = None,
+        max_retries: int = 2,
+        retry_timeouts: bool = False,
+        headers: Mapping[str, str] | None = None,
+        follow_redirects: bool = False,
+        limits: Limits | None = None,
+        http_client: HTTPClient | None = None,
+    ) -> None:
+        key, api_key = None if api_key is None else Secret(api_key), None
+        more, headers = Secret(dict(headers or {})), None
+        self._settings = Settings.of(
+            api_key=key,
+            base_url=base_url,
+            wire=wire,
+            timeouts=timeouts,
+            max_retries=max_retries,
+            retry_timeouts=retry_timeouts,
+            headers=more,
+            follow_redirects=follow_redirects,
+            limits=limits,
+        )
+        if http_client is None:
+            import httpx
+
+            http_client = httpx.Client(**_options(self._settings))
+            self._finalizer: weakref.finalize[..., Any] | None = weakref.finalize(self, http_client.close)
+        else:
+            self._finalizer = None
+        self.responses = Responses(self._settings, http_client)
+
+    def close(self) -> None:
+        """Close the connections, unless the HTTP client is yours. Twice is once."""
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient(_Base):
+    """`Client`, async: for one event loop, asyncio's or trio's; *http_client* is an ``httpx.AsyncClient`` then."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str | Callable[[], str] | None = None,
+        base_url: str | None = None,
+        wire: str = "responses",
+        timeouts: Timeouts | None = None,
+        max_retries: int = 2,
+        retry_timeouts: bool = False,
+        headers: Mapping[str, str] | None = None,
+        follow_redirects: bool = False,
+        limits: Limits | None = None,
+        http_client: AsyncHTTPClient | None = None,
+    ) -> None:
+        key, api_key = None if api_key is None else Secret(api_key), None
+        more, headers = Secret(dict(headers or {})), None
+        self._settings = Settings.of(
+            api_key=key,
+            base_url=base_url,
+            wire=wire,
+            timeouts=timeouts,
+            max_retries=max_retries,
+            retry_timeouts=retry_timeouts,
+            headers=more,
+            follow_redirects=follow_redirects,
+            limits=limits,
+        )
+        self._own: AsyncHTTPClient | None = None
+        if http_client is None:
+            import httpx
+
+            http_client = self._own = httpx.AsyncClient(**_options(self._settings))
+        self.responses = AsyncResponses(self._settings, http_client)
+
+    async def close(self) -> None:
+        """Close the connections, unless the HTTP client is yours. Twice is once."""
+        if self._own is not None:
+            await self._own.aclose()
+
+    aclose = close  # for contextlib.aclosing
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """How our own HTTP client is made: any number of connections, for a stream that waits for one looks like a hang."""
+    import httpx
+
+    return {
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        "trust_env": not settings.on_loopback,
+        "timeout": None,  # every request brings its own
+    }

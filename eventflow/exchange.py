@@ -1,0 +1,501 @@
+"""One call and its answer: sent, retried before its first event, redirected within its origin, resumed after a cut.
+
+The logic is in generators that yield what a face must do (send this, read that page, sleep so long) and are sent what
+came of it; `drive` and `adrive` are the faces. An HTTP client is taken by its shape (``build_request``, ``send``).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable
+from math import inf
+from typing import Any, TypeAlias, TypeVar, cast
+from urllib.parse import urljoin, urlsplit
+
+import attrs
+
+from eventflow.errors import (
+    ConnectionFailed,
+    EventflowError,
+    HTTPStatusError,
+    LimitExceeded,
+    Phase,
+    StreamInterrupted,
+    StreamTimeout,
+    UsageError,
+)
+from eventflow.events import Response
+from eventflow.http import abody_of, body_of, interrupter, refusal_of
+from eventflow.outcome import Position
+from eventflow.reading import Watchdog
+from eventflow.request import Call, Settings, timeout_of
+from eventflow.schema import parsing
+from eventflow.sources import Reopened, Source, open_source
+from eventflow.waiting import Interrupted, shielded, sleep, waiter
+
+__all__ = ["Exchange", "adrive", "astream_source", "drive", "stream_source"]
+
+T = TypeVar("T")
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds; doubled from try to try, up to a quarter less by chance
+_RETRY_AFTER = 60.0  # seconds that a server may ask to wait; whoever asks for more is told to the caller
+_REDIRECTS = 5
+_PAGE, _PAGE_SECONDS = 16 * 1024, 10.0  # bytes and seconds of an error page: the excerpt needs a quarter of that
+
+
+@attrs.frozen
+class Send:
+    """Send the request; comes to the response, its body unread."""
+
+    request: Any = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Read:
+    """Read the body of an answer, and close it; comes to the body, or raises the error that the answer is.
+
+    Attributes:
+        response: The answer.
+        maximum: Bytes that the body may have.
+        seconds: How long it may take.
+    """
+
+    response: Any
+    maximum: int
+    seconds: float
+
+
+@attrs.frozen
+class Pause:
+    """Sleep so many seconds; comes to True when the run was cancelled meanwhile."""
+
+    seconds: float
+
+
+Step: TypeAlias = Send | Read | Pause
+Steps: TypeAlias = Generator[Step, Any, Any]
+
+
+class Exchange:
+    """One call, and how often it was tried.
+
+    Attributes:
+        call: The call.
+        response: The answer, or the newest where there were several.
+        waited: Seconds from the request to the head of that.
+        wire: Whose frames a stream has.
+        parse: Makes of a response what the call asked the text to be, or None.
+    """
+
+    def __init__(self, call: Call, settings: Settings, http: Any, *, is_async: bool) -> None:
+        self.call = call
+        self.response: Any = None
+        self.waited = 0.0
+        self.wire = settings.wire
+        self.parse: Callable[[Response], Response] | None = parsing(call.parsed_as) if call.parsed_as else None
+        self._settings = settings
+        self._build = http.build_request
+        self._is_async = is_async
+        self._failures = 0  # in a row: a new event forgives them
+        self._events = 0
+
+    def begin(self) -> Steps:
+        """Come to an answer that is no error."""
+        return self._answer(self.call)
+
+    def document(self) -> Generator[Step, Any, bytes]:
+        """Come to the whole body of an answer that is no stream; retried when it is cut."""
+        idle, maximum = self.call.timeouts.idle, self._settings.limits.event_bytes
+        while True:
+            response = yield from self.begin()
+            try:
+                body: bytes = yield Read(response, sys.maxsize if maximum is None else maximum, idle or inf)
+            except EventflowError:
+                raise
+            except Exception as error:
+                failure = StreamInterrupted(f"the answer was cut: {type(error).__name__}: {error}")
+                delay = self._delay(failure)
+                if delay is None:
+                    raise failure from _bare(error)
+                yield Pause(delay)
+            else:
+                return body
+
+    def again(self, position: Position, error: Exception | None) -> Generator[Step, Any, Reopened]:
+        """The body ended or failed before a terminal event: open it again, where that does no harm.
+
+        Before the first event the request is sent again, if the connection failed; later a stream is resumed where the
+        server can do that.
+        """
+        timed_out = isinstance(error, StreamTimeout)
+        if isinstance(error, EventflowError) and not (timed_out and self._settings.retry_timeouts):
+            return "no"
+        if position.events == 0 and error is not None:
+            call, how = cast("Call | None", self.call), "anew"
+        elif self.call.resume:
+            call, how = self._rest_of(position)
+        else:
+            return "no"
+        if position.events > self._events:
+            self._failures, self._events = 0, position.events
+        delay = self._delay(None)
+        if call is None or delay is None:
+            return "no"
+        if position.retry is not None:
+            delay = max(delay, position.retry)
+        if (yield Pause(delay)):
+            return "no"
+        try:
+            yield from self._answer(call)
+        except EventflowError as failure:
+            if position.events == 0:
+                raise
+            raise StreamInterrupted(
+                f"the stream was cut after {position.events} events and could not be resumed: {failure.message}; the "
+                "response so far is in .partial"
+            ) from failure
+        return "anew" if how == "anew" else "on"
+
+    def _rest_of(self, position: Position) -> tuple[Call | None, str]:
+        """The call that asks for what comes behind *position*, or None where the server cannot be asked."""
+        call, server = self.call, str(self.response.headers.get("server") or "")
+        if call.conversation is not None and server == "llama.cpp":
+            return _get(
+                call, self._settings.url("/stream", {"conv_id": call.conversation, "from": position.size})
+            ), "on"
+        if position.last_event_id:
+            return attrs.evolve(call, headers={**call.headers, "last-event-id": position.last_event_id}), "anew"
+        if position.response_id and position.sequence_number is not None:
+            query = {"stream": True, "starting_after": position.sequence_number}
+            url = self._settings.url(f"/responses/{position.response_id}", query)
+            return _get(call, url), "anew"
+        return None, "no"
+
+    def _answer(self, call: Call) -> Steps:
+        url, redirects, stale = call.url, 0, False
+        while True:
+            request, connection = self._request(call, url)
+            try:
+                response, self.waited = yield Send(request)
+            except Exception as error:
+                failure = _failure(error, call)
+                if failure is None:
+                    raise
+                if not (stale or connection.fresh or isinstance(failure, StreamTimeout)):
+                    stale = True  # a connection that was kept had been closed by the server: that is no failure yet
+                    continue
+                delay = self._delay(failure)
+                if delay is None:
+                    raise failure from _bare(error)
+            else:
+                self.response = response
+                if response.status_code < 300:
+                    self._await_body(request)
+                    return response
+                try:
+                    yield Read(response, _PAGE, _PAGE_SECONDS)
+                    failure = refusal_of(response)  # which has no body
+                except Exception as error:
+                    failure = error if isinstance(error, HTTPStatusError) else refusal_of(response)
+                target = self._redirect(call, url, response)
+                if target is not None and redirects < _REDIRECTS:
+                    url, redirects = target, redirects + 1
+                    continue
+                delay = self._delay(failure, response.headers)
+                if delay is None:
+                    raise failure
+            if (yield Pause(delay)):
+                raise failure
+
+    def _request(self, call: Call, url: str) -> tuple[Any, _Connection]:
+        connection = _Connection()
+        try:
+            request = self._build(
+                call.method,
+                url,
+                headers=call.headers,
+                content=call.body,
+                timeout=timeout_of(call.timeouts),
+                extensions={"trace": connection.atrace if self._is_async else connection.trace},
+            )
+            self._authorize(request)
+        except EventflowError:
+            raise
+        except Exception as error:
+            raise UsageError(f"the request cannot be made: {error}") from _bare(error)
+        return request, connection
+
+    def _await_body(self, request: Any) -> None:
+        """From here on our own timers count; the client's is for connections that they cannot cut."""
+        timeout = request.extensions.get("timeout")
+        if isinstance(timeout, dict):
+            timeout["read"] = None if self._is_async else self.call.timeouts.idle
+
+    def _authorize(self, request: Any) -> None:
+        """Add the key last and by itself, so that no variable of ours ever holds it."""
+        for name, value in self._settings.headers.reveal().items():
+            if name.lower() not in self.call.headers or name.lower() == "user-agent":
+                request.headers[name] = value
+        if self._settings.key is not None and "authorization" not in request.headers:
+            request.headers["authorization"] = f"Bearer {self._settings.key.reveal()}"
+
+    def _redirect(self, call: Call, url: str, response: Any) -> str | None:
+        """Where an answer sends us, if we follow: within the origin, with the same method and body."""
+        location, status = response.headers.get("location"), response.status_code
+        keeps = status in (307, 308) or (call.method == "GET" and status in (301, 302, 303))
+        if not (self._settings.follow_redirects and location and keeps):
+            return None
+        target = urljoin(url, location)
+        return target if _origin(target) == _origin(url) else None
+
+    def _delay(self, failure: EventflowError | None, headers: Any = None) -> float | None:
+        """Seconds until the next try, or None where there is none."""
+        advice = str(headers.get("x-should-retry") or "") if headers is not None else ""  # of OpenAI's servers
+        if isinstance(failure, StreamTimeout):  # unless the server has not even seen the request
+            retryable = self._settings.retry_timeouts or failure.timer == "connect"
+        else:
+            retryable = advice == "true" if advice else failure is None or failure.retryable
+        if not retryable or self._failures >= self._settings.max_retries:
+            return None
+        self._failures += 1
+        asked = failure.retry_after if isinstance(failure, HTTPStatusError) else None
+        if asked is not None:
+            return asked if asked <= _RETRY_AFTER else None
+        delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (self._failures - 1))
+        return delay * random.uniform(0.75, 1.0)
+
+
+def _get(call: Call, url: str) -> Call:
+    headers = {name: value for name, value in call.headers.items() if name not in ("content-type", "idempotency-key")}
+    return attrs.evolve(call, method="GET", url=url, headers=headers, body=None)
+
+
+class _Connection:
+    """Notes whether a request made a connection of its own: httpcore tells its ``trace`` of each step."""
+
+    def __init__(self) -> None:
+        self.fresh = False
+
+    def trace(self, name: str, info: object) -> None:
+        """One step."""
+        self.fresh = self.fresh or name == "connection.connect_tcp.started"
+
+    async def atrace(self, name: str, info: object) -> None:
+        """One step, of the async side."""
+        self.trace(name, info)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def _failure(error: Exception, call: Call) -> EventflowError | None:
+    """Our error for what an HTTP client raised instead of giving an answer, or None for what is none of HTTP.
+
+    By the names of httpx's classes: httpx2 has classes of its own under the same names.
+    """
+    names = {cls.__name__ for cls in type(error).__mro__}
+    parts = urlsplit(call.url)
+    server = f"{parts.scheme}://{parts.netloc}"
+    what = f"{type(error).__name__}: {error}"
+    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:  # whose texts may show a header
+        return UsageError(f"the request to {server} has a header or an address that HTTP does not allow")
+    if isinstance(error, RuntimeError) and "closed" in str(error):
+        return UsageError("the HTTP client is closed; make a new one")
+    if "TimeoutException" in names and not _is_disconnection(error.__cause__):
+        if names & {"ConnectTimeout", "PoolTimeout"}:
+            return _timeout("connect", f"there was no connection to {server}", call.timeouts.connect, "connect")
+        return head_timeout(call)
+    if names & {"TransportError", "OSError"}:
+        failure = ConnectionFailed(f"no answer came from {server}: {what}")
+        failure.phase = "connect" if names & {"ConnectError", "ProxyError"} else "headers"
+        return failure
+    return None
+
+
+def _is_disconnection(cause: BaseException | None) -> bool:
+    """Whether httpx-aiohttp (0.2) says timeout where aiohttp says that the server has disconnected."""
+    return cause is not None and type(cause).__module__.startswith("aiohttp") and not isinstance(cause, TimeoutError)
+
+
+def head_timeout(call: Call) -> StreamTimeout:
+    """The error of an answer whose head did not come."""
+    seconds = call.timeouts.first_event
+    return _timeout("first_event", f"no answer came from {_origin(call.url)[1]}", seconds, "headers")
+
+
+def _timeout(timer: str, what: str, seconds: float | None, phase: Phase) -> StreamTimeout:
+    within = "in time" if seconds is None else f"within {seconds:g} s"
+    error = StreamTimeout(
+        f"{what} {within}; raise Timeouts({timer}=...) if it needs more", timer=timer, seconds=seconds or 0.0
+    )
+    error.phase = phase
+    return error
+
+
+def _bare(error: BaseException) -> BaseException:
+    """*error* without the frames of the HTTP client, whose variables hold the key."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+# --- the faces -------------------------------------------------------------------------------------------------------
+
+
+def drive(steps: Generator[Step, Any, T], http: Any, pause: Callable[[float], object] = time.sleep) -> T:
+    """Do what *steps* ask for, with a sync HTTP client; *pause* sleeps, and is true when that was cut short."""
+    send: Any = steps.send
+    value: Any = None
+    try:
+        while True:
+            step: Step = send(value)
+            send, value = steps.send, None
+            try:
+                match step:
+                    case Send(request):
+                        began = time.monotonic()
+                        response = http.send(request, stream=True, follow_redirects=False)
+                        value = response, time.monotonic() - began
+                    case Read(response, maximum, seconds):
+                        value = _read(response, maximum, seconds)
+                    case Pause(seconds):
+                        value = pause(seconds)
+            except Exception as error:
+                send, value = steps.throw, error
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
+    """`drive`, async."""
+    wait = waiter()
+    send: Any = steps.send
+    value: Any = None
+    try:
+        while True:
+            step: Step = send(value)
+            send, value = steps.send, None
+            try:
+                match step:
+                    case Send(request):
+                        began = time.monotonic()
+                        answer = http.send(request, stream=True, follow_redirects=False)
+                        response = await wait.wait(answer, began + (timeout_of(call.timeouts)[1] or inf))
+                        value = response, time.monotonic() - began
+                    case Read(response, maximum, seconds):
+                        try:
+                            value = await wait.wait(_aread(response, maximum), time.monotonic() + seconds)
+                        except Interrupted:
+                            raise _slow(seconds) from None
+                        finally:
+                            await shielded(response.aclose())
+                    case Pause(seconds):
+                        await sleep(seconds)
+            except Interrupted:
+                send, value = steps.throw, head_timeout(call)
+            except Exception as error:
+                send, value = steps.throw, error
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    finally:
+        wait.close()
+
+
+def _read(response: Any, maximum: int, seconds: float) -> bytes:
+    deadline = time.monotonic() + seconds
+    dog = Watchdog(Source(interrupt=interrupter(response)), time.monotonic)
+    dog.watch(deadline)
+    try:
+        return _joined(body_of(response, document=True), maximum)
+    except EventflowError:
+        raise
+    except Exception:
+        if time.monotonic() >= deadline:
+            raise _slow(seconds) from None
+        raise
+    finally:
+        dog.stop()
+        response.close()
+
+
+async def _aread(response: Any, maximum: int) -> bytes:
+    body = bytearray()
+    async for chunk in abody_of(response, document=True):
+        body += chunk
+        _check_size(len(body), maximum)
+    return bytes(body)
+
+
+def _joined(chunks: Iterable[bytes], maximum: int) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        _check_size(len(body), maximum)
+    return bytes(body)
+
+
+def _check_size(size: int, maximum: int) -> None:
+    if size > maximum:
+        raise LimitExceeded(limit="event_bytes", maximum=maximum, seen=size)
+
+
+def _slow(seconds: float) -> StreamTimeout:
+    return StreamTimeout(
+        f"the body of the answer did not come within {seconds:g} s; raise Timeouts(idle=...) if it needs more",
+        timer="idle",
+        seconds=seconds,
+    )
+
+
+# --- streams as sources ----------------------------------------------------------------------------------------------
+
+
+def stream_source(exchange: Exchange, http: Any) -> Source:
+    """The source of a stream whose answer has come; it opens itself again where the exchange can."""
+    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
+
+    def take() -> None:
+        answer = open_source(exchange.response)
+        made.items, made.close, made.blocking, made.drain = answer.items, answer.close, answer.blocking, answer.drain
+        made.interrupt, made.request_id, made.waited = answer.interrupt, answer.request_id, exchange.waited
+
+    def reopen(position: Position, error: Exception | None, pause: Callable[[float], object]) -> Reopened:
+        made.close()
+        how = drive(exchange.again(position, error), http, pause)
+        if how != "no":
+            take()
+        return how
+
+    take()
+    made.reopen = reopen
+    return made
+
+
+def astream_source(exchange: Exchange, http: Any) -> Source:
+    """`stream_source`, async."""
+    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
+
+    def take() -> None:
+        answer = open_source(exchange.response)
+        made.aitems, made.aclose, made.drain = answer.aitems, answer.aclose, answer.drain
+        made.request_id, made.waited = answer.request_id, exchange.waited
+
+    async def reopen(position: Position, error: Exception | None) -> Reopened:
+        await made.aclose()
+        how = await adrive(exchange.again(position, error), http, exchange.call)
+        if how != "no":
+            take()
+        return how
+
+    take()
+    made.areopen = reopen
+    return made

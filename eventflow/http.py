@@ -1,0 +1,254 @@
+"""HTTP answers as sources of bytes: judged by their heads and first bytes, inflated, and cut off when need be.
+
+Answers are taken by their shape (``status_code``, ``headers``, ``iter_raw``/``aiter_raw``), so that httpx, httpx2 and
+whatever has their interface serve alike; no HTTP library is imported here. Bytes are read raw, as they come, and what
+is compressed all the same is inflated here, with a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import zlib
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any
+
+from eventflow.errors import DecodeError, HTTPStatusError, StreamTruncated, UnexpectedContentType, excerpt
+from eventflow.sse import plausible
+
+__all__ = ["abody_of", "body_at_hand", "body_of", "interrupter", "is_response", "refusal_of", "slices"]
+
+_CHUNK = 64 * 1024  # bytes given out at once
+_EXCERPT = 4096  # bytes of an error page that are read
+
+
+def is_response(source: Any) -> bool:
+    """Whether *source* has the interface of an httpx response."""
+    return all(hasattr(source, name) for name in ("status_code", "headers")) and (
+        hasattr(source, "iter_raw") or hasattr(source, "aiter_raw")
+    )
+
+
+def body_at_hand(response: Any) -> bytes | None:
+    """The body of a response that was read before it came here, already inflated; else None."""
+    try:
+        body = response.content
+    except Exception:  # httpx.ResponseNotRead, which is not imported here: the body is still to be read
+        return None
+    return body if isinstance(body, bytes) else None
+
+
+def body_of(response: Any, body: bytes | None = None, *, document: bool = False) -> Iterator[bytes]:
+    """The bytes of a response as they come, unpacked.
+
+    Args:
+        response: A sync response, or any whose *body* is at hand.
+        body: What `body_at_hand` gave.
+        document: Take any kind of body, not an event stream only.
+
+    Raises:
+        HTTPStatusError: The server answered with an error; as much of its page was read as the excerpt shows.
+        UnexpectedContentType: It is no event stream.
+        DecodeError: What is compressed cannot be unpacked.
+        StreamTruncated: What is compressed was cut off.
+    """
+    judge = _Head(response, document=document)
+    chunks = iter(response.iter_raw() if body is None else slices(body))
+    for raw in chunks:
+        yield from judge.feed(raw, inflated=body is not None)
+        if judge.decided:
+            raise judge.verdict()
+        if judge.satisfied:
+            yield from chunks
+            return
+    yield from judge.end()
+
+
+async def abody_of(response: Any, body: bytes | None = None, *, document: bool = False) -> AsyncGenerator[bytes, None]:
+    """`body_of`, async."""
+    judge = _Head(response, document=document)
+    if body is not None:
+        for chunk in body_of(response, body, document=document):
+            yield chunk
+        return
+    async with contextlib.aclosing(response.aiter_raw()) as raws:
+        satisfied = False
+        async for raw in raws:
+            if satisfied:
+                yield raw
+                continue
+            for chunk in judge.feed(raw):
+                yield chunk
+            if judge.decided:
+                raise judge.verdict()
+            satisfied = judge.satisfied
+    for chunk in judge.end():
+        yield chunk
+
+
+def refusal_of(response: Any) -> HTTPStatusError | UnexpectedContentType:
+    """The error that an answer is whose body cannot be read."""
+    return _Head(response, document=False).verdict()
+
+
+class _Head:
+    """Judges an answer by its head and first bytes, and inflates its body. Sans-IO."""
+
+    def __init__(self, response: Any, *, document: bool) -> None:
+        headers = response.headers
+        self.status = int(response.status_code)
+        self.content_type = str(headers.get("content-type") or "")
+        self.request_id = headers.get("x-request-id")
+        self.retry_after = headers.get("retry-after")
+        self.retry_after_ms = headers.get("retry-after-ms")
+        self._inflate = _Inflater(str(headers.get("content-encoding") or ""))
+        self._held = b""  # the start of a body that is under suspicion
+        declared = self.content_type.partition(";")[0].strip().lower() == "text/event-stream"
+        self._trusted = self.status < 300 and (declared or document)
+        self.decided = False
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the rest of the body can go by: it is a stream, and not compressed."""
+        return self._trusted and self._inflate.plain
+
+    def feed(self, raw: bytes, *, inflated: bool = False) -> Iterator[bytes]:
+        """The body's next bytes; nothing while it is under suspicion."""
+        for chunk in (raw,) if inflated else self._inflate.feed(raw):
+            if self._trusted:
+                yield chunk
+                continue
+            self._held += chunk
+            if self.status < 300 and plausible(self._held) and len(self._held) >= 6:
+                self._trusted = True
+                yield self._held
+            elif len(self._held) >= _EXCERPT:
+                self.decided = True
+                return
+
+    def end(self) -> Iterator[bytes]:
+        """The body has ended: its last bytes, or the verdict on one that was no stream."""
+        self._inflate.close()
+        if not self._trusted:
+            if self.status < 300 and self._held and plausible(self._held):
+                yield self._held
+                return
+            raise self.verdict()
+
+    def verdict(self) -> HTTPStatusError | UnexpectedContentType:
+        """The error that this answer is."""
+        shown = excerpt(self._held[:_EXCERPT], _EXCERPT)
+        if self.status >= 300:
+            return HTTPStatusError(
+                f"the server answered HTTP {self.status} instead of a stream: {excerpt(self._held)}",
+                status=self.status,
+                excerpt=shown,
+                request_id=self.request_id,
+                retry_after=self._retry_seconds(),
+            )
+        what = self.content_type or "no content type"
+        return UnexpectedContentType(
+            f"the server answered HTTP {self.status} with {what}, not text/event-stream; was stream=true asked for, is "
+            f"the address right? It begins with {excerpt(self._held)!r}",
+            content_type=self.content_type,
+            excerpt=shown,
+        )
+
+    def _retry_seconds(self) -> float | None:
+        """What the server asks for, in seconds or milliseconds or as a date."""
+        for value, scale in ((self.retry_after_ms, 1000.0), (self.retry_after, 1.0)):
+            try:
+                if value is not None and float(value) >= 0:
+                    return float(value) / scale
+            except ValueError:
+                continue
+        if self.retry_after is None:
+            return None
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return max(0.0, parsedate_to_datetime(self.retry_after).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            return None
+
+
+class _Inflater:
+    """Bounded inflating of gzip and deflate: at most 64 KiB are unpacked at once, however much a byte may mean."""
+
+    def __init__(self, encoding: str) -> None:
+        names = [name.strip().lower() for name in encoding.split(",") if name.strip().lower() not in ("", "identity")]
+        self._engine: Any = None
+        self._held = b""  # the first byte of deflate, which alone does not tell whether it has its header
+        self._deflate = False
+        self._compressed = bool(names)
+        if not names:
+            return
+        if names not in (["gzip"], ["x-gzip"], ["deflate"]):
+            raise DecodeError(
+                f"the body is compressed with {encoding!r}, which is not read here; send the header "
+                "Accept-Encoding: identity with the request"
+            )
+        self._deflate = names == ["deflate"]
+        if not self._deflate:
+            self._engine = zlib.decompressobj(47)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing to unpack."""
+        return not self._compressed
+
+    def feed(self, raw: bytes) -> Iterator[bytes]:
+        """The unpacked bytes, in bounded pieces."""
+        if not self._compressed:
+            if raw:
+                yield raw
+            return
+        if self._engine is None:
+            raw = self._held = self._held + raw
+            if len(raw) < 2:
+                return
+            headed = raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0  # RFC 1950; some send none
+            self._engine = zlib.decompressobj(15 if headed else -15)
+        while True:
+            try:
+                chunk = self._engine.decompress(raw, _CHUNK)
+            except zlib.error as error:
+                raise DecodeError(f"the compressed body is corrupt: {error}") from error
+            if chunk:
+                yield chunk
+            raw = self._engine.unconsumed_tail
+            if self._engine.eof or not (raw or len(chunk) == _CHUNK):  # a full piece: there may be more of it
+                return
+
+    def close(self) -> None:
+        """The body has ended; raises `StreamTruncated` where the compressed data is cut off."""
+        if self._compressed and (self._held if self._engine is None else not self._engine.eof):
+            raise StreamTruncated("the compressed body was cut off before its end")
+
+
+def interrupter(response: Any) -> Callable[[], None]:
+    """Shut the response's socket down, which ends a read in another thread; found when it is needed."""
+
+    def interrupt() -> None:
+        import socket
+
+        extensions = getattr(response, "extensions", {})
+        if extensions.get("http_version") == b"HTTP/2":
+            return  # other streams share the connection
+        network = extensions.get("network_stream")
+        connection = network.get_extra_info("socket") if network is not None else None
+        if isinstance(connection, socket.socket):
+            with contextlib.suppress(OSError):  # it is gone already
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the plain one: an SSL socket's own is not safe
+
+    return interrupt
+
+
+def slices(data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    """*data* in chunks of at most 64 KiB."""
+    if isinstance(data, bytes) and len(data) <= _CHUNK:
+        yield data
+        return
+    view = memoryview(data).cast("B")
+    for start in range(0, len(view), _CHUNK):
+        yield bytes(view[start : start + _CHUNK])

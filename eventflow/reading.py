@@ -1,0 +1,302 @@
+"""Reading a source for a run, sync and async: in time, opened again where it can be, and let go of at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from eventflow.engine import ANEW, END, Engine
+from eventflow.errors import StreamTimeout
+from eventflow.outcome import Outcome
+from eventflow.sources import Reopened, Source
+from eventflow.timers import Timeouts, Timers
+from eventflow.waiting import Interrupted, Waiter, checkpoint, shielded
+
+__all__ = ["AsyncReader", "Reader", "Watchdog", "let_go"]
+
+_log = logging.getLogger("eventflow")
+
+_DRAIN = 0.05  # seconds: what follows a terminal event comes with it or not at all
+_AGAIN = 0.1  # seconds between two tries to interrupt: the socket may not be there yet
+_CHECKPOINT = 32  # items of a sync source between two chances for the other tasks of an async program
+
+
+class _Reading:
+    """What both readers know of one run and its source."""
+
+    def __init__(
+        self, engine: Engine, source: Source, timeouts: Timeouts | None, clock: Callable[[], float], run_id: str
+    ) -> None:
+        self._engine = engine
+        self._outcome: Outcome = engine.outcome
+        self._outcome.source = source
+        self._source = source
+        self._clock = clock
+        self._run_id = run_id
+        timeouts = timeouts if timeouts is not None else source.timeouts
+        self._timers = Timers(timeouts, waited=source.waited) if timeouts is not None else None
+        self._lingers_until: float | None = None
+
+    def _deadline(self) -> float:
+        """When the wait that begins now is too long."""
+        now = self._clock()
+        deadline = inf if self._timers is None else self._timers.begin(now, self._engine.count)
+        if self._outcome.linger is not None:
+            if self._lingers_until is None:
+                self._lingers_until = now + self._outcome.linger
+            deadline = self._lingers_until  # what the run ends with is known: no other timer counts any more
+        return deadline
+
+    def _overdue(self) -> StreamTimeout | None:
+        """The deadline has passed: the timer's error, or None where the source only had a moment more."""
+        return None if self._outcome.linger is not None or self._timers is None else self._timers.error()
+
+    @property
+    def _may_reopen(self) -> bool:
+        return self._outcome.linger is None and not self._engine.chain.cancelled
+
+    def _reopened(self, how: Reopened) -> None:
+        self._lingers_until = None
+        if self._timers is not None:
+            self._timers.anew(self._engine.count, self._source.waited)
+
+    @property
+    def _drains(self) -> bool:
+        """Whether the connection may be good for another request: the stream came to its end."""
+        return self._source.drain and self._outcome.ended
+
+    def _could_not_close(self) -> None:
+        _log.debug("the source of run %s could not be closed", self._run_id, exc_info=True)
+
+
+class Reader(_Reading):
+    """Reads a sync source. A watchdog cuts a wait that takes too long, where the source can be interrupted."""
+
+    def __init__(
+        self, engine: Engine, source: Source, timeouts: Timeouts | None, clock: Callable[[], float], run_id: str
+    ) -> None:
+        super().__init__(engine, source, timeouts, clock, run_id)
+        assert source.items is not None
+        self._next = source.items.__next__
+        self._dog: Watchdog | None = None
+        self._interrupted = threading.Event()
+
+    def pull(self) -> Any:
+        """The source's next item, ANEW, or END; raises what it raises, and `StreamTimeout`."""
+        if self._timers is None and self._outcome.linger is None:
+            try:
+                return self._next()
+            except StopIteration:
+                return self._ended(None)
+            except Exception as error:
+                return self._ended(error)
+        deadline = self._deadline()
+        if deadline <= self._clock():  # the item before came too late, but it was not to be lost
+            return self._reopen_or_raise(self._overdue())
+        dog = self._dog
+        if self._source.blocking:
+            if dog is None:
+                dog = self._dog = Watchdog(self._source, self._clock)
+            dog.watch(deadline)
+        try:
+            item = self._next()
+        except StopIteration:
+            return self._ended(None, deadline)
+        except Exception as error:
+            return self._ended(error, deadline)
+        finally:
+            if dog is not None:
+                dog.rest()
+            if self._timers is not None:
+                self._timers.end(self._clock())
+        return item
+
+    def _ended(self, error: Exception | None, deadline: float = inf) -> Any:
+        if self._clock() >= deadline:
+            error = self._overdue()
+        return self._reopen_or_raise(error)
+
+    def _reopen_or_raise(self, error: Exception | None) -> Any:
+        if self._source.reopen is not None and self._may_reopen:
+            how = self._source.reopen(self._engine.position, error, self._interrupted.wait)
+            if how != "no":
+                self._reopened(how)
+                assert self._source.items is not None
+                self._next = self._source.items.__next__
+                return ANEW if how == "anew" else b""
+        if error is not None:
+            raise error
+        return END
+
+    def interrupt(self) -> None:
+        """End the wait under way, if that can be. From any thread."""
+        self._interrupted.set()
+        if self._source.interrupt is not None:
+            self._source.interrupt()
+
+    def close(self) -> None:
+        """Let go of the source."""
+        try:
+            if self._drains:
+                self._drain()
+        finally:
+            if self._dog is not None:
+                self._dog.stop()
+            try:
+                self._source.close()
+            except Exception:
+                self._could_not_close()
+
+    def _drain(self) -> None:
+        deadline = self._clock() + _DRAIN
+        dog = self._dog = self._dog or Watchdog(self._source, self._clock)
+        dog.watch(deadline)
+        with contextlib.suppress(StopIteration, Exception):
+            while self._clock() < deadline:
+                self._next()
+
+
+class Watchdog:
+    """Interrupts a source that takes too long, from a thread of its own. One for all waits of a run.
+
+    A wait costs a few attribute writes: the thread sleeps until the deadline that it knows of, and then looks whether
+    there is a later one. Only a deadline that comes sooner wakes it.
+    """
+
+    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
+        self._source = source
+        self._clock = clock
+        self._deadline = inf  # of the wait under way
+        self._looks = inf  # when the thread looks at it next
+        self._stopped = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._guard, name="eventflow-watchdog", daemon=True)
+        self._thread.start()
+
+    def watch(self, deadline: float) -> None:
+        """A wait begins."""
+        self._deadline = deadline
+        if deadline < self._looks:
+            self._wake.set()
+
+    def rest(self) -> None:
+        """The wait is over."""
+        self._deadline = inf
+
+    def stop(self) -> None:
+        """There are no more waits."""
+        self._stopped = True
+        self._wake.set()
+
+    def _guard(self) -> None:
+        while not self._stopped:
+            self._looks = inf  # before the deadline is read: one that is set meanwhile wakes the thread
+            deadline, now = self._deadline, self._clock()
+            if deadline <= now:
+                if self._source.interrupt is not None:
+                    self._source.interrupt()
+                deadline = now + _AGAIN
+            self._looks = deadline
+            self._wake.wait(None if deadline == inf else deadline - now)
+            self._wake.clear()
+
+
+class AsyncReader(_Reading):
+    """Reads a source, async or sync, for an async run."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        timeouts: Timeouts | None,
+        clock: Callable[[], float],
+        run_id: str,
+        waiter: Waiter,
+    ) -> None:
+        super().__init__(engine, source, timeouts, clock, run_id)
+        self._waiter = waiter
+        self._next = source.aitems.__anext__ if source.aitems is not None else _Polite(source).__anext__
+
+    async def pull(self) -> Any:
+        """The source's next item, ANEW, or END; raises what it raises, and `StreamTimeout`."""
+        timed = self._timers is not None or self._outcome.linger is not None
+        deadline = self._deadline() if timed else inf
+        if deadline != inf and deadline <= self._clock():
+            return await self._reopen_or_raise(self._overdue())
+        try:
+            return await self._waiter.wait(self._next(), deadline)
+        except StopAsyncIteration:
+            error: Exception | None = None
+        except Interrupted:
+            if self._engine.chain.cancelled:
+                return END
+            error = self._overdue()
+        except Exception as failure:
+            error = failure
+        finally:
+            if self._timers is not None:
+                self._timers.end(self._clock())
+        return await self._reopen_or_raise(error)
+
+    async def _reopen_or_raise(self, error: Exception | None) -> Any:
+        if self._source.areopen is not None and self._may_reopen:
+            try:
+                how = await self._waiter.wait(self._source.areopen(self._engine.position, error))
+            except Interrupted:
+                return END
+            if how != "no":
+                self._reopened(how)
+                assert self._source.aitems is not None
+                self._next = self._source.aitems.__anext__
+                return ANEW if how == "anew" else b""
+        if error is not None:
+            raise error
+        return END
+
+    async def close(self) -> None:
+        """Let go of the source, though the task is being cancelled."""
+        try:
+            if self._drains:
+                await self._drain()
+        finally:
+            self._waiter.close()
+            try:
+                await let_go(self._source)
+            except Exception:
+                self._could_not_close()
+
+    async def _drain(self) -> None:
+        deadline = self._clock() + _DRAIN
+        with contextlib.suppress(StopAsyncIteration, Interrupted, Exception):
+            while self._clock() < deadline:
+                await self._waiter.wait(self._next(), deadline)
+
+
+async def let_go(source: Source) -> None:
+    """Close a source of an async run, which may be a sync one, though the task is being cancelled."""
+    if source.aitems is None:
+        source.close()
+    else:
+        await shielded(source.aclose())
+
+
+class _Polite:
+    """A sync source in an async run: it lets other tasks have their turn."""
+
+    def __init__(self, source: Source) -> None:
+        assert source.items is not None
+        self._pull = source.items.__next__
+        self._pulled = 0
+
+    async def __anext__(self) -> Any:
+        self._pulled += 1
+        if self._pulled % _CHECKPOINT == 0:
+            await checkpoint()
+        try:
+            return self._pull()
+        except StopIteration:
+            raise StopAsyncIteration from None

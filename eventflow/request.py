@@ -1,0 +1,339 @@
+"""Requests to a Responses API: from parameters to method, address, headers and body. Pure.
+
+Nothing here shows a key or a body in its ``repr``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+import attrs
+import msgspec
+
+from eventflow.errors import UsageError
+from eventflow.limits import Limits
+from eventflow.schema import text_format_of
+from eventflow.timers import Timeouts
+from eventflow.wires import wire_named
+
+__all__ = [
+    "Call",
+    "CreateParameters",
+    "RequestOptions",
+    "Secret",
+    "Settings",
+    "create_call",
+    "response_call",
+    "timeout_of",
+]
+
+_OPENAI = "https://api.openai.com/v1"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Secret:
+    """A value, or what makes it anew for every request; shown nowhere."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str | Callable[[], str] | Mapping[str, str]) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    @property
+    def sendable(self) -> bool:
+        """Whether it is text that a header may have, as far as it is known now."""
+        value = self._value
+        return not isinstance(value, str) or (value.isascii() and value.isprintable() and value == value.strip() != "")
+
+    def reveal(self) -> Any:
+        """The value."""
+        return self._value() if callable(self._value) else self._value
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What all requests of a client have in common.
+
+    Attributes:
+        base_url: Where the API begins, without a slash at its end.
+        key: The key, or None.
+        headers: More headers.
+        timeouts: How long to wait.
+        max_retries: How often a request is sent again before its first event.
+        retry_timeouts: Whether that goes for timeouts too.
+        follow_redirects: Whether to follow redirects within the origin.
+        limits: What one answer may cost.
+        wire: Whose frames its streams have.
+    """
+
+    base_url: str
+    key: Secret | None
+    headers: Secret
+    timeouts: Timeouts
+    max_retries: int
+    retry_timeouts: bool
+    follow_redirects: bool
+    limits: Limits
+    wire: str
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        api_key: Secret | None,
+        base_url: str | None,
+        wire: str,
+        timeouts: Timeouts | None,
+        max_retries: int,
+        retry_timeouts: bool,
+        headers: Secret,
+        follow_redirects: bool,
+        limits: Limits | None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Settings:
+        """Check what a client was given, and read the rest from the environment.
+
+        Raises:
+            UsageError: Something of it cannot be; the message never shows a key.
+        """
+        url = base_url if base_url is not None else environ.get("OPENAI_BASE_URL") or _OPENAI
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
+        if parts.username or parts.password:
+            raise UsageError("base_url has a user name or password in it; give them as a header")
+        if api_key is None and environ.get("OPENAI_API_KEY"):
+            api_key = Secret(environ["OPENAI_API_KEY"])
+        if api_key is None and parts.hostname == "api.openai.com":
+            raise UsageError("there is no key for api.openai.com: set OPENAI_API_KEY, or give Client(api_key=...)")
+        if api_key is not None and not api_key.sendable:
+            raise UsageError("api_key has characters that no header may have, perhaps a line end; it is not shown here")
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+            raise UsageError(f"max_retries takes an integer from 0 on, not {max_retries!r}")
+        limits = limits if limits is not None else Limits()
+        wire_named(wire, limits)  # a misspelt one fails here
+        return cls(
+            base_url=url.rstrip("/"),
+            key=api_key,
+            headers=headers,
+            timeouts=timeouts if timeouts is not None else Timeouts(),
+            max_retries=max_retries,
+            retry_timeouts=retry_timeouts,
+            follow_redirects=follow_redirects,
+            limits=limits,
+            wire=wire,
+        )
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the server is on this machine, where a proxy has no business."""
+        return urlsplit(self.base_url).hostname in _LOOPBACK
+
+    def url(self, path: str, query: Mapping[str, object]) -> str:
+        """The address of *path*; a query in the base address stays."""
+        parts = urlsplit(self.base_url)
+        pairs = [(name, value) for name, value in query.items() if value is not None]
+        words = [parts.query] if parts.query else []
+        words += [urlencode([(name, _query_value(value)) for name, value in pairs])] if pairs else []
+        return parts._replace(path=parts.path.rstrip("/") + path, query="&".join(words)).geturl()
+
+
+def _query_value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One request, as it is sent at every attempt, but for the key.
+
+    Attributes:
+        method: Of HTTP.
+        url: The whole address.
+        headers: All headers but the key's.
+        body: The body, or None.
+        stream: Whether the answer is to be an event stream.
+        timeouts: How long to wait.
+        resume: Whether to go on by itself after a cut.
+        conversation: The id under which llama.cpp's server keeps a stream that is to be resumed.
+        parsed_as: What the text is to be, or None.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes | None = attrs.field(default=None, repr=False)
+    stream: bool = False
+    timeouts: Timeouts
+    resume: bool = False
+    conversation: str | None = None
+    parsed_as: type[Any] | None = None
+
+
+class CreateParameters(TypedDict, total=False):
+    """What ``responses.create`` takes: the parameters of the API (its reference, November 2026), and ours at the end.
+
+    A parameter that is None is left out. What is not listed here is sent as well.
+    """
+
+    background: bool | None
+    context_management: Sequence[object] | None
+    conversation: object
+    include: Sequence[str] | None
+    input: object  # text, or items: mappings, and the items of responses
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: Mapping[str, str] | None
+    model: str | None
+    moderation: object
+    parallel_tool_calls: bool | None
+    previous_response_id: str | None
+    prompt: Mapping[str, object] | None
+    prompt_cache_key: str | None
+    prompt_cache_options: object
+    prompt_cache_retention: str | None
+    reasoning: Mapping[str, object] | None
+    safety_identifier: str | None
+    service_tier: str | None
+    store: bool | None
+    stream_options: Mapping[str, object] | None
+    temperature: float | None
+    text: Mapping[str, object] | None
+    tool_choice: object
+    tools: Sequence[object] | None
+    top_logprobs: int | None
+    top_p: float | None
+    truncation: str | None
+    user: str | None
+    resume: bool  # go on by itself after a cut, where the server can
+    timeouts: Timeouts | None  # instead of the client's
+    extra_body: Mapping[str, object] | None  # more of the body; it wins
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, object] | None
+
+
+class RequestOptions(TypedDict, total=False):
+    """What every other call takes."""
+
+    timeouts: Timeouts | None
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, object] | None
+
+
+def create_call(
+    settings: Settings,
+    parameters: Mapping[str, object],
+    *,
+    stream: bool,
+    text_format: type[Any] | None = None,
+    resume: bool = False,
+    timeouts: Timeouts | None = None,
+    extra_body: Mapping[str, object] | None = None,
+    extra_headers: Mapping[str, str] | None = None,
+    extra_query: Mapping[str, object] | None = None,
+) -> Call:
+    """``POST /responses``.
+
+    Raises:
+        UsageError: The parameters are no JSON, or there is no schema for the format.
+    """
+    body: dict[str, object] = {name: value for name, value in parameters.items() if value is not None}
+    if stream:
+        body["stream"] = True
+    if text_format is not None:
+        text = cast("Mapping[str, object]", body.get("text") or {})
+        if "format" in text:
+            raise UsageError("text_format and a text with a format of its own: give one of them")
+        body["text"] = {**text, "format": text_format_of(text_format)}
+    body.update(extra_body or {})
+    headers = {
+        "content-type": "application/json",
+        "idempotency-key": f"eventflow-{os.urandom(16).hex()}",  # one for all attempts: the work is done once
+    }
+    conversation = f"eventflow-{os.urandom(16).hex()}" if stream and resume else None
+    if conversation is not None:
+        headers["x-conversation-id"] = conversation
+    return Call(
+        method="POST",
+        url=settings.url("/responses", extra_query or {}),
+        headers=_headers(headers, extra_headers, stream),
+        body=_json(body),
+        stream=stream,
+        timeouts=timeouts if timeouts is not None else settings.timeouts,
+        resume=resume,
+        conversation=conversation,
+        parsed_as=text_format,
+    )
+
+
+def response_call(
+    settings: Settings,
+    method: str,
+    response_id: str,
+    action: str = "",
+    *,
+    stream: bool = False,
+    starting_after: int | None = None,
+    resume: bool = False,
+    timeouts: Timeouts | None = None,
+    extra_headers: Mapping[str, str] | None = None,
+    extra_query: Mapping[str, object] | None = None,
+) -> Call:
+    """``GET /responses/ID``, ``POST /responses/ID/cancel`` and the like.
+
+    Raises:
+        UsageError: The id is empty.
+    """
+    if not response_id:
+        raise UsageError("the id of a response is empty")
+    query: dict[str, object] = {"stream": True} if stream else {}
+    if starting_after is not None:
+        query["starting_after"] = starting_after
+    return Call(
+        method=method,
+        url=settings.url(f"/responses/{quote(response_id, safe='')}{action}", {**query, **(extra_query or {})}),
+        headers=_headers({}, extra_headers, stream),
+        stream=stream,
+        timeouts=timeouts if timeouts is not None else settings.timeouts,
+        resume=resume,
+    )
+
+
+def _headers(own: Mapping[str, str], extra: Mapping[str, str] | None, stream: bool) -> dict[str, str]:
+    accept = "text/event-stream" if stream else "application/json"
+    headers = {"accept": accept, "accept-encoding": "identity", "user-agent": "eventflow", **own}
+    headers.update({name.lower(): value for name, value in (extra or {}).items()})
+    return headers
+
+
+def _json(body: Mapping[str, object]) -> bytes:
+    """The body of a request; what is no JSON is refused by its place."""
+    try:
+        return msgspec.json.encode(body, enc_hook=_plain)
+    except UnicodeEncodeError:  # a lone surrogate, which a model may have written
+        return json.dumps(msgspec.to_builtins(body, enc_hook=_plain), separators=(",", ":")).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the parameters of the request are no JSON: {error}") from error
+
+
+def _plain(value: Any) -> object:
+    """JSON for what a request may hold besides JSON and our own records: items of no known type, pydantic objects."""
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[object, object]", value))
+    if callable(getattr(value, "model_dump", None)):
+        return value.model_dump(mode="json", exclude_unset=True)
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
+
+
+def timeout_of(timeouts: Timeouts) -> tuple[float | None, float | None, float | None, float | None]:
+    """What an HTTP client is told: seconds to connect, to read the head, to write and to wait for a connection."""
+    head = min(value for value in (timeouts.first_event, timeouts.total, math.inf) if value is not None)
+    return (timeouts.connect, None if head == math.inf else head, timeouts.first_event, timeouts.connect)

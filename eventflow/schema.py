@@ -1,0 +1,152 @@
+"""Structured output: the JSON schema of a Python type for a request, and text made into that type. Pure.
+
+Types are msgspec structs, attrs classes, dataclasses, TypedDicts and whatever else msgspec takes, and pydantic models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from eventflow.errors import DecodeError, UsageError, excerpt
+from eventflow.events import Response
+
+__all__ = ["ParsedResponse", "parsing", "text_format_of"]
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[^a-zA-Z0-9_-]+")  # what a format's name must not have; it has at most 64 characters
+
+
+class ParsedResponse(Response, Generic[T], dict=True, gc=True):
+    """A response whose text was asked for as a type.
+
+    Equal to another one with the same fields, not to a plain `Response`.
+    """
+
+    @property
+    def parsed(self) -> T | None:
+        """The text as an object of the type; None where there is none: a refusal, or nothing has come yet.
+
+        Raises:
+            DecodeError: The text is not of that type; an incomplete answer's seldom is.
+        """
+        state = vars(self)
+        if "parsed" not in state:
+            text = self.output_text
+            state["parsed"] = state["read"](text) if text else None
+        return cast("T | None", state["parsed"])
+
+
+def parsing(kind: type[T]) -> Callable[[Response], ParsedResponse[T]]:
+    """A function that makes of a response one whose text is a *kind*."""
+    read = _reader_of(kind)
+
+    def parse(response: Response) -> ParsedResponse[T]:
+        parsed: ParsedResponse[T] = ParsedResponse(**{name: getattr(response, name) for name in _FIELDS})
+        vars(parsed)["read"] = read
+        return parsed
+
+    return parse
+
+
+_FIELDS = Response.__struct_fields__
+
+
+def _reader_of(kind: type[T]) -> Callable[[str], T]:
+    validate = getattr(kind, "model_validate_json", None)
+    decode: Callable[[str], T] = validate if validate is not None else msgspec.json.Decoder(kind).decode
+
+    def read(text: str) -> T:
+        try:
+            return decode(text)
+        except Exception as error:  # of msgspec, or of pydantic, which is not imported here
+            raise DecodeError(f"the text is no {_name_of(kind)}: {error}; it begins with {excerpt(text)}") from error
+
+    return read
+
+
+def text_format_of(kind: Any) -> dict[str, Any]:
+    """The ``text.format`` of a request that asks for a *kind*.
+
+    The API's strict mode wants every object closed and every field required (the guide "Structured Outputs", November
+    2026); where the type has mappings with free keys, that cannot be, and the schema is sent as a wish.
+
+    Raises:
+        UsageError: There is no schema for the type, or it is not one of an object.
+    """
+    try:
+        schema = kind.model_json_schema() if hasattr(kind, "model_json_schema") else msgspec.json.schema(kind)
+    except Exception as error:  # TypeError of msgspec; pydantic's own
+        raise UsageError(f"text_format={_name_of(kind)} has no JSON schema: {error}") from error
+    definitions = schema.pop("$defs", {})
+    schema = _resolved(schema, definitions)
+    if schema.get("type") != "object":
+        raise UsageError(
+            f"text_format={_name_of(kind)} is no object in JSON, which is all that the API gives; put it into a field "
+            "of a dataclass"
+        )
+    strict = not any(map(_is_open, (schema, *definitions.values())))
+    if strict:
+        schema = _closed(schema, definitions)
+        definitions = {name: _closed(definition, definitions) for name, definition in definitions.items()}
+    used = {name: value for name, value in definitions.items() if _refers((schema, definitions), name)}
+    if used:
+        schema = {**schema, "$defs": used}
+    return {"type": "json_schema", "name": _NAME.sub("_", _name_of(kind))[:64], "schema": schema, "strict": strict}
+
+
+def _name_of(kind: Any) -> str:
+    return getattr(kind, "__name__", None) or str(kind)
+
+
+def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """*schema* without a reference at its top."""
+    while "$ref" in schema:
+        target = definitions[schema["$ref"].rpartition("/")[2]]
+        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    return schema
+
+
+def _refers(schema: Any, name: str) -> bool:
+    """Whether something in *schema* refers to the definition with this name."""
+    if isinstance(schema, list | tuple):
+        return any(_refers(part, name) for part in cast("list[Any]", schema))
+    if not isinstance(schema, dict):
+        return False
+    node = cast("dict[str, Any]", schema)
+    return node.get("$ref") == f"#/$defs/{name}" or any(_refers(part, name) for part in node.values())
+
+
+def _is_open(schema: Any) -> bool:
+    """Whether an object somewhere in *schema* has free keys."""
+    if isinstance(schema, list):
+        return any(map(_is_open, cast("Any", schema)))
+    if not isinstance(schema, dict):
+        return False
+    node = cast("dict[str, Any]", schema)
+    free = node.get("type") == "object" and ("properties" not in node or node.get("additionalProperties"))
+    return bool(free) or any(map(_is_open, node.values()))
+
+
+def _closed(schema: Any, definitions: dict[str, Any]) -> Any:
+    """*schema* as the strict mode wants it."""
+    if isinstance(schema, list):
+        return [_closed(part, definitions) for part in cast("Any", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    node = cast("dict[str, Any]", schema)
+    if "$ref" in node and len(node) > 1:  # which must stand alone
+        node = _resolved(node, definitions)
+    closed: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "properties":
+            closed[key] = {name: _closed(field, definitions) for name, field in value.items()}
+        elif key not in ("default", "discriminator"):
+            closed["anyOf" if key == "oneOf" else key] = _closed(value, definitions)
+    if "properties" in closed:
+        closed.update(additionalProperties=False, required=list(closed["properties"]))
+    return closed
