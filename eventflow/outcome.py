@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-import attrs
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from eventflow.errors import APIStreamError, EventflowError, StreamInterrupted, StreamTimeout, StreamTruncated
 from eventflow.events import (
@@ -43,8 +41,7 @@ _RETRYABLE = {  # codes and types of OpenAI, Anthropic and gateways after which 
 }
 
 
-@attrs.frozen(kw_only=True)
-class Position:
+class Position(NamedTuple):
     """How far a run has come, for a source that may go on from there.
 
     Attributes:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from eventflow import errors
 from eventflow.errors import (
     APIStreamError,
+    ConnectionFailed,
     DecodeError,
     EventflowError,
     HTTPStatusError,
@@ -46,7 +47,7 @@ def test_docstring_when_it_draws_the_errors() -> None:
     drawing = str(errors.__doc__)
     for cls in CLASSES[1:]:
         depth = cls.__mro__.index(EventflowError)
-        assert re.search(rf"^ {{4}}(│   ){{{depth - 1}}}[├└]── {cls.__name__} ", drawing, re.MULTILINE), cls
+        assert re.search(rf"^ {{4}}([│ ]   ){{{depth - 1}}}[├└]── {cls.__name__} ", drawing, re.MULTILINE), cls
     assert drawing.count("── ") == len(CLASSES) - 1
 
 
@@ -85,6 +86,7 @@ def test_retryable_when_errors_are_asked() -> None:
     assert {cls for cls in CLASSES if cls().retryable} == {
         StreamTruncated,
         StreamInterrupted,
+        ConnectionFailed,
         StreamTimeout,
         SequenceError,
     }

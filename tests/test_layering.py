@@ -21,13 +21,13 @@ LAYERS = (  # lowest first; a module imports from lower ones only. A package is 
     {"errors", "printable", "signals", "waiting"},
     {"events", "limits", "partial_json", "sequence", "sse", "timers"},
     {"http", "outcome", "routing", "snapshot", "wires"},
-    {"sources"},
-    {"plugin", "rewriting"},
+    {"schema", "sources"},
+    {"plugin", "request", "rewriting"},
     {"pipeline", "plan"},
     {"chain"},
     {"engine"},
     {"reading"},
-    {"run"},
+    {"exchange", "run"},
     {"streams"},
     {"dispatcher"},
     {"client"},
@@ -44,7 +44,7 @@ LATE = {  # imported within a function, because the design has them know what st
     ("pipeline", "dispatcher"),  # pipeline.run(source)
 }
 SANS_IO = {"errors", "events", "limits", "partial_json", "sequence", "sse", "outcome", "routing", "snapshot", "wires"}
-SANS_IO |= {"rewriting", "plan", "chain", "engine", "timers"}
+SANS_IO |= {"rewriting", "plan", "chain", "engine", "timers", "schema"}
 FACES_ONLY = {"anyio", "asyncio", "httpx", "io", "os", "pathlib", "select", "socket", "ssl", "threading", "time"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,7 @@ def _constant(value: float) -> Measure:
 
 def _probe(*arguments: str) -> dict[str, float]:
     command = [sys.executable, str(_PROBE), *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     measured: dict[str, float] = json.loads(done.stdout)
     return measured

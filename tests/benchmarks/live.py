@@ -33,7 +33,7 @@ _HERE = Path(__file__).parent
 def live(events: int, rounds: int) -> list[Race]:
     """From a server on loopback to one handler: a stream at full speed, one at a pace, many at once."""
     fast, slow = events // 5, min(max(events // 50, 20), 400)
-    streams, of_many = max(events // 100, 1), min(max(events // 1000, 2), 25)
+    streams, of_many = max(events // 100, 1), min(max(events // 1000, 5), 25)
     paced = f"{slow:,} at {_PACE} a second"
     many = f"live, {streams:,} streams of {_PACE_OF_MANY} events a second"
     with _server() as address:

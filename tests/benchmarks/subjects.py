@@ -202,7 +202,7 @@ async def many(subject: Subject, client: Any, deltas: int, pace: int, streams: i
     async with asyncio.TaskGroup() as tasks:
         for _ in range(streams):
             tasks.create_task(subject.read(client, request, ear))
-        while ear.heard < 2 * streams:  # noqa: ASYNC110 - an asyncio.Event would cost every event something
+        while ear.heard < streams:  # noqa: ASYNC110 - an asyncio.Event would cost every event something
             await asyncio.sleep(0.01)
         heard, start = ear.heard, time.process_time_ns()
         await asyncio.sleep(deltas / pace * 0.7)
