@@ -333,7 +333,7 @@ class Responses:
             ConnectionFailed, StreamTimeout: No answer came, after the retries.
             APIStreamError: Without *stream*: the response failed.
         """
-        call = create_call(self._settings, parameters, stream=stream, text_format=text_format)
+        call = create_call(self._settings, stream=stream, text_format=text_format, **parameters)
         parameters.clear()  # what was asked stands in no traceback
         return self._stream(call) if stream else self._document(call, check=True)
 
@@ -422,7 +422,7 @@ class AsyncResponses:
     ) -> Response: ...
     async def create(self, *, stream: bool = False, text_format: Any = None, **parameters: Any) -> Any:
         """`Responses.create`, async."""
-        call = create_call(self._settings, parameters, stream=stream, text_format=text_format)
+        call = create_call(self._settings, stream=stream, text_format=text_format, **parameters)
         parameters.clear()
         return await (self._stream(call) if stream else self._document(call, check=True))
 

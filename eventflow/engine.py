@@ -120,6 +120,7 @@ class Engine:
         self._tail = b""  # an unfinished event that the decoder has not seen
         self._head = b""  # the start of the body, for the message when it is no event stream
         self._size = 0  # bytes received
+        self._began = 0  # of those, how many came before the body at hand
         self._fused: dict[bytes, Fused] = {}
         self._name = b""  # with _raw: the frame under way
         self._raw: bytes | Frame | None = None
@@ -165,7 +166,7 @@ class Engine:
         expected, retry = self._sequence.expected, self._decoder.retry
         return Position(
             events=self.count,
-            size=self._size,
+            size=self._size - self._began,
             sequence_number=None if expected is None else expected - 1,
             response_id=self.fold().response.id,
             last_event_id=self._decoder.last_event_id,
@@ -316,6 +317,7 @@ class Engine:
         """Another body has taken the place of one that was cut."""
         self._decoder.restart()
         self._tail = self._head = b""
+        self._began = self._size
         self._sequence.restart()
         self._resumed = self.count > 0
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable
 from math import inf
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import attrs
@@ -132,19 +132,16 @@ class Exchange:
         timed_out = isinstance(error, StreamTimeout)
         if isinstance(error, EventflowError) and not (timed_out and self._settings.retry_timeouts):
             return "no"
-        if position.events == 0 and error is not None:
-            call, how = cast("Call | None", self.call), "anew"
-        elif self.call.resume:
-            call, how = self._rest_of(position)
-        else:
-            return "no"
+        call, how = self._rest_of(position) if self.call.resume else (None, "no")
+        if call is None and position.events == 0 and error is not None:
+            call, how = self.call, "anew"
         if position.events > self._events:
             self._failures, self._events = 0, position.events
-        delay = self._delay(None)
+        delay = self._delay(None) if call is not None else None
         if call is None or delay is None:
             return "no"
-        if position.retry is not None:
-            delay = max(delay, position.retry)
+        if position.retry is not None:  # asked for by the stream itself
+            delay = position.retry if self._failures == 1 else max(delay, position.retry)
         if (yield Pause(delay)):
             return "no"
         try:
@@ -156,15 +153,14 @@ class Exchange:
                 f"the stream was cut after {position.events} events and could not be resumed: {failure.message}; the "
                 "response so far is in .partial"
             ) from failure
-        return "anew" if how == "anew" else "on"
+        return how
 
-    def _rest_of(self, position: Position) -> tuple[Call | None, str]:
+    def _rest_of(self, position: Position) -> tuple[Call | None, Reopened]:
         """The call that asks for what comes behind *position*, or None where the server cannot be asked."""
         call, server = self.call, str(self.response.headers.get("server") or "")
         if call.conversation is not None and server == "llama.cpp":
-            return _get(
-                call, self._settings.url("/stream", {"conv_id": call.conversation, "from": position.size})
-            ), "on"
+            url = self._settings.url("/stream", {"conv_id": call.conversation, "from": position.size})
+            return _get(call, url), "on"
         if position.last_event_id:
             return attrs.evolve(call, headers={**call.headers, "last-event-id": position.last_event_id}), "anew"
         if position.response_id and position.sequence_number is not None:

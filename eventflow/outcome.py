@@ -46,7 +46,7 @@ class Position(NamedTuple):
 
     Attributes:
         events: Events received.
-        size: Bytes received.
+        size: Bytes received of the body at hand.
         sequence_number: The highest number of an event, or None.
         response_id: The id of the response, or None.
         last_event_id: The id that the standard has a client reconnect with, ``""`` when there was none.

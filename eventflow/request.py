@@ -230,7 +230,6 @@ class RequestOptions(TypedDict, total=False):
 
 def create_call(
     settings: Settings,
-    parameters: Mapping[str, object],
     *,
     stream: bool,
     text_format: type[Any] | None = None,
@@ -239,8 +238,9 @@ def create_call(
     extra_body: Mapping[str, object] | None = None,
     extra_headers: Mapping[str, str] | None = None,
     extra_query: Mapping[str, object] | None = None,
+    **parameters: object,
 ) -> Call:
-    """``POST /responses``.
+    """``POST /responses`` with *parameters*; the others as of `CreateParameters`.
 
     Raises:
         UsageError: The parameters are no JSON, or there is no schema for the format.
