@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from eventflow import Dispatcher, TextDelta, sse
 from eventflow.cli import main
-from eventflow.cli.tail import View
+from eventflow.cli.view import View
 from eventflow.printable import printable
 
 COMMAND = (sys.executable, "-W", "error", "-m", "eventflow")
@@ -599,7 +599,7 @@ def test_any_text_is_harmless(text: str) -> None:
     """What `View` writes has controls of ours alone."""
     written: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eventflow.cli.tail.echo", written.append)
+        patch.setattr("eventflow.cli.view.echo", written.append)
         view = View(colour=False, everything=True)
         flow = Dispatcher()
         flow.on("*", view.show)

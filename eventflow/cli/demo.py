@@ -1,6 +1,6 @@
 """``eventflow demo``: a language model answers, and a dispatcher streams it through plugins and a handler.
 
-Read on to learn the library: `demo` registers, `ask` runs, `Pace` is a plugin.
+Read on to learn the library: `demo` registers, `ask` runs; `eventflow.cli.pace` is a plugin.
 """
 
 from __future__ import annotations
@@ -10,33 +10,19 @@ import time
 from pathlib import Path
 
 import click
-import httpx
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from eventflow import Dispatcher, EventflowError, Plugin, Run, TextDelta, on, state
+from eventflow import Client, Dispatcher, EventflowError, Run, TextDelta
 from eventflow.cli.output import echo, echo_table
+from eventflow.cli.pace import Pace
 from eventflow.cli.recording import recording_server
 from eventflow.printable import printable
 
 __all__ = ["demo"]
 
 PROMPT = "Why do stars twinkle? Answer in a short paragraph."
-
-
-class Pace(Plugin):
-    """How fast the text comes."""
-
-    began: float = state(factory=time.perf_counter)  # state() is fresh in every run
-    first: float | None = state(default=None)
-    last: float = state(default=0.0)
-
-    @on(TextDelta)
-    def note(self, event: TextDelta) -> None:
-        self.last = time.perf_counter()
-        if self.first is None:
-            self.first = self.last
 
 
 @click.command()
@@ -55,9 +41,8 @@ def demo(log: Path | None) -> int:
     log = log or _new_file()
 
     flow = Dispatcher()
-    flow.use("accumulate")  # plugins see the events in this order; these two are found by name
+    flow.use("accumulate")  # plugins see the events in this order; they are found by name
     flow.use("log", path=log)
-    flow.use(Pace())
 
     @flow.on(TextDelta)
     def show(event: TextDelta) -> None:
@@ -73,9 +58,8 @@ def demo(log: Path | None) -> int:
 def ask(flow: Dispatcher, base_url: str, model: str) -> Run:
     """Send the question and stream the answer through *flow*."""
     echo(f"\n> {PROMPT}\n")
-    request = {"model": model, "input": PROMPT, "stream": True}
-    with httpx.Client(trust_env=False, timeout=60) as client:  # a proxy has no business on loopback
-        return flow.run(client.stream("POST", f"{base_url}/responses", json=request))  # raises unless it ends well
+    with Client(base_url=base_url) as client, flow.use(Pace(began=time.perf_counter())):  # a plugin for this run alone
+        return flow.run(client.responses.create(model=model, input=PROMPT, stream=True))  # raises unless it ends well
 
 
 def _ask_model(flow: Dispatcher) -> Run | None:
@@ -116,10 +100,11 @@ def _show_summary(run: Run, log: Path) -> None:
     row("text", f"{len(run.text)} characters")
     if usage is not None:
         row("tokens", f"{usage.input_tokens} in, {usage.output_tokens} out")
-    if pace.first is not None:
-        row("first text", f"after {pace.first - pace.began:.2f} s")
-        if usage is not None and usage.output_tokens and pace.last > pace.first:
-            row("speed", f"{usage.output_tokens / (pace.last - pace.first):.0f} tokens/s")
+    if pace.first_text is not None:
+        row("first text", f"after {pace.first_text:.2f} s")
+    speed = pace.tokens_per_second(usage.output_tokens if usage is not None else None)
+    if speed is not None:
+        row("speed", f"{speed:.0f} tokens/s")
     row("warnings", "; ".join(map(str, run.warnings)) or "none")
     row("log", log)
     row("code", __file__)
