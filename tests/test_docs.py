@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scenarios import answer, call, closed, completed, created, opened
+from servers import Peer, Server, document, sse
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -17,12 +21,30 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECORDING = ROOT / "eventflow" / "cli" / "demo.sse"
 
 
+def respond(peer: Peer) -> None:
+    """What the documentation's requests are answered with."""
+    request = peer.request
+    asked = request.json if request.body else {}
+    streams = asked.get("stream", "stream=true" in request.path)
+    if "tools" in asked and isinstance(asked["input"], str):
+        item = call(json.dumps({"city": "Paris"}))
+        events = [created(), opened(item), closed(item), completed(item)]
+    elif "text" in asked:
+        events = answer(json.dumps({"city": "Paris", "celsius": 18.0}))
+    else:
+        events = answer("Hello", ", ", "world")
+    (sse(events) if streams else document(events[-1]["response"]))(peer)
+
+
 @pytest.fixture
-def reader_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as a reader of the documentation has it: with a recorded stream."""
+def reader_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder as a reader of the documentation has it: with a recorded stream, a key, and a server that answers."""
     shutil.copy(RECORDING, tmp_path / "stream.sse")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with Server(respond) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-made-up")
+        yield tmp_path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
