@@ -409,7 +409,8 @@ async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
 def _read(response: Any, maximum: int, seconds: float) -> bytes:
     deadline = time.monotonic() + seconds
     dog = Watchdog(Source(interrupt=interrupter(response)), time.monotonic)
-    dog.watch(deadline)
+    dog.deadline = deadline
+    dog.wake()
     try:
         return _joined(body_of(response, document=True), maximum)
     except EventflowError:

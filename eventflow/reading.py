@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any
 
 from eventflow.engine import ANEW, END, Engine
 from eventflow.errors import StreamTimeout
 from eventflow.outcome import Outcome
-from eventflow.sources import Reopened, Source
+from eventflow.sources import Source
 from eventflow.timers import Timeouts, Timers
 from eventflow.waiting import Interrupted, Waiter, checkpoint, shielded
 
@@ -23,6 +23,10 @@ _log = logging.getLogger("eventflow")
 _DRAIN = 0.05  # seconds: what follows a terminal event comes with it or not at all
 _AGAIN = 0.1  # seconds between two tries to interrupt: the socket may not be there yet
 _CHECKPOINT = 32  # items of a sync source between two chances for the other tasks of an async program
+
+
+class _Over(Exception):
+    """The time that a source had after an error event is over."""
 
 
 class _Reading:
@@ -40,27 +44,40 @@ class _Reading:
         timeouts = timeouts if timeouts is not None else source.timeouts
         self._timers = Timers(timeouts, waited=source.waited) if timeouts is not None else None
         self._lingers_until: float | None = None
+        self._late: Exception | None = None  # what ends the run before the next wait
 
     def _deadline(self) -> float:
-        """When the wait that begins now is too long."""
+        """When the wait that begins now is too long; raises `StreamTimeout` where it is already."""
+        if self._late is not None:
+            raise self._late
         now = self._clock()
         deadline = inf if self._timers is None else self._timers.begin(now, self._engine.count)
         if self._outcome.linger is not None:
             if self._lingers_until is None:
                 self._lingers_until = now + self._outcome.linger
             deadline = self._lingers_until  # what the run ends with is known: no other timer counts any more
+        if deadline <= now:
+            raise self._overdue()
         return deadline
 
-    def _overdue(self) -> StreamTimeout | None:
-        """The deadline has passed: the timer's error, or None where the source only had a moment more."""
-        return None if self._outcome.linger is not None or self._timers is None else self._timers.error()
+    def _overdue(self) -> StreamTimeout | _Over:
+        """What a wait beyond its deadline is: the error of a timer, or the end of the moment after an error event."""
+        return _Over() if self._outcome.linger is not None or self._timers is None else self._timers.error()
+
+    def _came(self, deadline: float) -> None:
+        """The source has given something. If that was too late, it is received all the same, but nothing after it."""
+        now = self._clock()
+        if now > deadline:
+            self._late = self._overdue()
+        if self._timers is not None and self._timers.exact:
+            self._timers.end(now)
 
     @property
     def _may_reopen(self) -> bool:
         return self._outcome.linger is None and not self._engine.chain.cancelled
 
-    def _reopened(self, how: Reopened) -> None:
-        self._lingers_until = None
+    def _reopened(self) -> None:
+        self._lingers_until = self._late = None
         if self._timers is not None:
             self._timers.anew(self._engine.count, self._source.waited)
 
@@ -94,43 +111,43 @@ class Reader(_Reading):
                 return self._ended(None)
             except Exception as error:
                 return self._ended(error)
-        deadline = self._deadline()
-        if deadline <= self._clock():  # the item before came too late, but it was not to be lost
-            return self._reopen_or_raise(self._overdue())
-        dog = self._dog
-        if self._source.blocking:
-            if dog is None:
-                dog = self._dog = Watchdog(self._source, self._clock)
-            dog.watch(deadline)
+        deadline = inf
         try:
-            item = self._next()
+            deadline = self._deadline()
+            dog = self._dog
+            if dog is None and self._source.blocking:
+                dog = self._dog = Watchdog(self._source, self._clock)
+            if dog is None:
+                item = self._next()
+            else:
+                dog.deadline = deadline
+                if deadline < dog.looks:
+                    dog.wake()
+                try:
+                    item = self._next()
+                finally:
+                    dog.deadline = inf
         except StopIteration:
             return self._ended(None, deadline)
         except Exception as error:
             return self._ended(error, deadline)
-        finally:
-            if dog is not None:
-                dog.rest()
-            if self._timers is not None:
-                self._timers.end(self._clock())
+        self._came(deadline)
         return item
 
     def _ended(self, error: Exception | None, deadline: float = inf) -> Any:
+        """The source gives no more of this body: open it again, or say how it ended."""
         if self._clock() >= deadline:
             error = self._overdue()
-        return self._reopen_or_raise(error)
-
-    def _reopen_or_raise(self, error: Exception | None) -> Any:
         if self._source.reopen is not None and self._may_reopen:
             how = self._source.reopen(self._engine.position, error, self._interrupted.wait)
             if how != "no":
-                self._reopened(how)
+                self._reopened()
                 assert self._source.items is not None
                 self._next = self._source.items.__next__
                 return ANEW if how == "anew" else b""
-        if error is not None:
-            raise error
-        return END
+        if error is None or isinstance(error, _Over):
+            return END
+        raise error
 
     def interrupt(self) -> None:
         """End the wait under way, if that can be. From any thread."""
@@ -154,7 +171,8 @@ class Reader(_Reading):
     def _drain(self) -> None:
         deadline = self._clock() + _DRAIN
         dog = self._dog = self._dog or Watchdog(self._source, self._clock)
-        dog.watch(deadline)
+        dog.deadline = deadline
+        dog.wake()
         with contextlib.suppress(StopIteration, Exception):
             while self._clock() < deadline:
                 self._next()
@@ -163,29 +181,25 @@ class Reader(_Reading):
 class Watchdog:
     """Interrupts a source that takes too long, from a thread of its own. One for all waits of a run.
 
-    A wait costs a few attribute writes: the thread sleeps until the deadline that it knows of, and then looks whether
-    there is a later one. Only a deadline that comes sooner wakes it.
+    A wait costs two writes of `deadline`: the thread sleeps until the one that it knows of, and then looks whether
+    there is a later one. Only a deadline that comes before it `looks` must `wake` it.
+
+    Attributes:
+        deadline: Of the wait under way; infinite between two.
+        looks: When the thread looks at it next.
     """
 
     def __init__(self, source: Source, clock: Callable[[], float]) -> None:
         self._source = source
         self._clock = clock
-        self._deadline = inf  # of the wait under way
-        self._looks = inf  # when the thread looks at it next
+        self.deadline = self.looks = inf
         self._stopped = False
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._guard, name="eventflow-watchdog", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._guard, name="eventflow-watchdog", daemon=True).start()
 
-    def watch(self, deadline: float) -> None:
-        """A wait begins."""
-        self._deadline = deadline
-        if deadline < self._looks:
-            self._wake.set()
-
-    def rest(self) -> None:
-        """The wait is over."""
-        self._deadline = inf
+    def wake(self) -> None:
+        """Look at the deadline now."""
+        self._wake.set()
 
     def stop(self) -> None:
         """There are no more waits."""
@@ -194,13 +208,13 @@ class Watchdog:
 
     def _guard(self) -> None:
         while not self._stopped:
-            self._looks = inf  # before the deadline is read: one that is set meanwhile wakes the thread
-            deadline, now = self._deadline, self._clock()
+            self.looks = inf  # before the deadline is read: one that is set meanwhile wakes the thread
+            deadline, now = self.deadline, self._clock()
             if deadline <= now:
                 if self._source.interrupt is not None:
                     self._source.interrupt()
                 deadline = now + _AGAIN
-            self._looks = deadline
+            self.looks = deadline
             self._wake.wait(None if deadline == inf else deadline - now)
             self._wake.clear()
 
@@ -221,41 +235,40 @@ class AsyncReader(_Reading):
         self._waiter = waiter
         self._next = source.aitems.__anext__ if source.aitems is not None else _Polite(source).__anext__
 
-    async def pull(self) -> Any:
-        """The source's next item, ANEW, or END; raises what it raises, and `StreamTimeout`."""
-        timed = self._timers is not None or self._outcome.linger is not None
-        deadline = self._deadline() if timed else inf
-        if deadline != inf and deadline <= self._clock():
-            return await self._reopen_or_raise(self._overdue())
-        try:
-            return await self._waiter.wait(self._next(), deadline)
-        except StopAsyncIteration:
-            error: Exception | None = None
-        except Interrupted:
-            if self._engine.chain.cancelled:
-                return END
-            error = self._overdue()
-        except Exception as failure:
-            error = failure
-        finally:
-            if self._timers is not None:
-                self._timers.end(self._clock())
-        return await self._reopen_or_raise(error)
+    def pull(self) -> Awaitable[Any]:
+        """To be awaited: the source's next item. What it raises, this call itself included, goes to `ended`."""
+        if self._timers is None and self._outcome.linger is None:
+            return self._waiter.wait(self._next())
+        deadline = self._deadline()
+        if self._source.aitems is None or (self._timers is not None and self._timers.exact):
+            return self._watched(deadline)
+        return self._waiter.wait(self._next(), deadline)
 
-    async def _reopen_or_raise(self, error: Exception | None) -> Any:
+    async def _watched(self, deadline: float) -> Any:
+        """An item of a source that cannot be interrupted, or whose waits are summed up."""
+        item = await self._waiter.wait(self._next(), deadline)
+        self._came(deadline)
+        return item
+
+    async def ended(self, error: Exception | None) -> Any:
+        """What `pull` raised was this: the source's next item all the same, ANEW, END, or the run's error is raised."""
+        if isinstance(error, Interrupted):
+            error = None if self._engine.chain.cancelled else self._overdue()
+        elif isinstance(error, StopAsyncIteration):
+            error = None
         if self._source.areopen is not None and self._may_reopen:
             try:
                 how = await self._waiter.wait(self._source.areopen(self._engine.position, error))
             except Interrupted:
                 return END
             if how != "no":
-                self._reopened(how)
+                self._reopened()
                 assert self._source.aitems is not None
                 self._next = self._source.aitems.__anext__
                 return ANEW if how == "anew" else b""
-        if error is not None:
-            raise error
-        return END
+        if error is None or isinstance(error, _Over):
+            return END
+        raise error
 
     async def close(self) -> None:
         """Let go of the source, though the task is being cancelled."""

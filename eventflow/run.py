@@ -365,7 +365,10 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
             send, value = steps.send, None
             try:
                 if request is PULL:
-                    value = await pull()
+                    try:
+                        value = await pull()
+                    except Exception as error:
+                        value = await reader.ended(error)
                 elif isinstance(request, Event):
                     yield request
                     wait.handed_over()
