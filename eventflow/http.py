@@ -87,8 +87,11 @@ async def abody_of(response: Any, body: bytes | None = None, *, document: bool =
 
 
 def refusal_of(response: Any) -> HTTPStatusError | UnexpectedContentType:
-    """The error that an answer is whose body cannot be read."""
-    return _Head(response, document=False).verdict()
+    """The error that an answer is whose body was read already, or cannot be."""
+    judge = _Head(response, document=False)
+    for _ in judge.feed((body_at_hand(response) or b"")[:_EXCERPT], inflated=True):
+        pass  # it has begun like a stream, which does not matter now
+    return judge.verdict()
 
 
 class _Head:

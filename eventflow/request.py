@@ -329,7 +329,7 @@ def _plain(value: Any) -> object:
     if isinstance(value, Mapping):
         return dict(cast("Mapping[object, object]", value))
     if callable(getattr(value, "model_dump", None)):
-        return value.model_dump(mode="json", exclude_unset=True)
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
     raise TypeError(f"a {type(value).__name__} cannot be sent")
 
 

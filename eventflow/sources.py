@@ -15,7 +15,7 @@ import attrs
 
 from eventflow.errors import UsageError
 from eventflow.events import Event, Response
-from eventflow.http import abody_of, body_at_hand, body_of, interrupter, is_response, slices
+from eventflow.http import abody_of, body_at_hand, body_of, interrupter, is_response, refusal_of, slices
 from eventflow.outcome import Position
 from eventflow.sse import Frame
 from eventflow.timers import Timeouts
@@ -95,14 +95,14 @@ def open_source(source: Any) -> Source:
         return open_source(source.__eventflow_source__())
     if is_response(source):
         return _response_source(source)
+    if is_response(getattr(source, "http_response", None)):  # the OpenAI SDK's with_raw_response
+        return _response_source(source.http_response)
     if hasattr(source, "read") and not hasattr(source, "__aiter__"):
         return Source(items=_reads(source))
     if hasattr(source, "__aiter__") or hasattr(source, "__iter__"):
         return _sdk_source(source) or _iterable_source(source)
     if hasattr(source, "__enter__") or hasattr(source, "__aenter__"):
         return _context_source(source)
-    if is_response(getattr(source, "http_response", None)):  # the OpenAI SDK's with_raw_response
-        return _response_source(source.http_response)
     if hasattr(source, "__await__"):
         if hasattr(source, "close"):
             source.close()  # or Python warns that it was never awaited
@@ -210,7 +210,9 @@ def _context_source(manager: Any) -> Source:
         stack = contextlib.ExitStack()
 
         def items() -> Iterator[Any]:
-            inner = open_source(stack.enter_context(manager))
+            with _refusals():
+                entered = stack.enter_context(manager)
+            inner = open_source(entered)
             made.interrupt, made.request_id, made.drain = inner.interrupt, inner.request_id, inner.drain
             stack.callback(inner.close)
             yield from _sync_items(inner)
@@ -220,7 +222,9 @@ def _context_source(manager: Any) -> Source:
         astack = contextlib.AsyncExitStack()
 
         async def aitems() -> AsyncIterator[Any]:
-            inner = open_source(await astack.enter_async_context(manager))
+            with _refusals():
+                entered = await astack.enter_async_context(manager)
+            inner = open_source(entered)
             made.request_id, made.drain = inner.request_id, inner.drain
             if inner.aitems is None:
                 astack.callback(inner.close)
@@ -234,6 +238,18 @@ def _context_source(manager: Any) -> Source:
         made.aitems = aitems()
         made.aclose = _aclosing(made.aitems, astack)
     return made
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """An SDK raises an error of its own where the server refuses: ours in its place, made of the response in it."""
+    try:
+        yield
+    except Exception as error:
+        response: Any = getattr(error, "response", None)
+        if is_response(response) and response.status_code >= 300:
+            raise refusal_of(response) from error
+        raise
 
 
 def _sync_items(source: Source) -> Iterator[Any]:

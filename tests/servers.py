@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import threading
@@ -76,6 +77,15 @@ class Peer:
         """Drop the connection with a reset."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.closes = True
+
+    def abort(self) -> None:
+        """Drop the connection with a reset at once; `reset` ends it in order before."""
+        self.reset()
+        os.close(self._connection.detach())
+
+    def patience(self, seconds: float) -> None:
+        """Let each write take so long at most; then it raises `TimeoutError`."""
+        self._connection.settimeout(seconds)
 
 
 Answer = Callable[[Peer], None]

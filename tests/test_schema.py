@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import json
 import pickle
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
 
@@ -173,7 +175,7 @@ def test_format_when_it_has_unions() -> None:
     check_strict(form)
     assert form["schema"]["properties"] == {
         "pet": {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]},
-        "other": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Cat"}]},
+        "other": {"anyOf": [{"$ref": "#/$defs/Cat"}, {"type": "null"}]},
     }
     assert set(form["schema"]["$defs"]) == {"Cat", "Dog"}
 
@@ -188,12 +190,11 @@ def test_format_when_the_kind_contains_itself() -> None:
 
 def test_format_when_a_reference_to_itself_has_a_description() -> None:
     """What stands beside a reference must not be followed round and round."""
-    form = text_format_of(Described)
-    check_strict(form)
+    check_strict(text_format_of(Described))  # the library's fault: RecursionError of _closed
 
 
 def test_format_when_a_pydantic_model_contains_itself() -> None:
-    """pydantic puts the reference at the top, and descriptions beside references."""
+    """Pydantic puts the reference at the top, and descriptions beside references."""
     pydantic = pytest.importorskip("pydantic")
 
     class Node(pydantic.BaseModel):  # type: ignore[name-defined,misc]
@@ -225,7 +226,7 @@ def test_format_when_a_pydantic_reference_has_more_beside_it() -> None:
 
 
 def test_format_when_a_pydantic_union_has_a_discriminator() -> None:
-    """pydantic says ``oneOf`` and ``discriminator``, which the strict mode does not know."""
+    """Pydantic says ``oneOf`` and ``discriminator``, which the strict mode does not know."""
     pydantic = pytest.importorskip("pydantic")
     a = pydantic.create_model("A", kind=(Literal["a"], ...))
     b = pydantic.create_model("B", kind=(Literal["b"], ...))
@@ -253,13 +254,14 @@ def test_format_when_there_are_no_fields() -> None:
 def test_format_when_keys_are_free(kind: Any) -> None:
     """Strict that cannot be: the schema is sent as it is, as a wish."""
     form = text_format_of(kind)
+    whole = msgspec.json.schema(kind)
     assert form["strict"] is False
-    free = msgspec.json.schema(kind)
-    assert any(node.get("additionalProperties", {}) is not False for node in nodes(free))
-    assert sum(1 for node in nodes(form["schema"]) if "additionalProperties" in node) == sum(
-        1 for node in nodes(free) if "additionalProperties" in node
-    )
-    assert "labels" not in form["schema"].get("properties", {}) or form["schema"]["required"] == ["labels"]
+    assert sorted(map(str, filter(_is_free, nodes(form["schema"])))) == sorted(map(str, filter(_is_free, nodes(whole))))
+    assert all("required" not in node or node["required"] for node in nodes(form["schema"]))
+
+
+def _is_free(node: dict[str, Any]) -> bool:
+    return node.get("type") == "object" and "properties" not in node
 
 
 @pytest.mark.parametrize("kind", [int, str, list[Data], Data | None, Cat | Dog])
@@ -277,7 +279,7 @@ def test_format_when_there_is_no_schema(kind: Any) -> None:
 
 
 def test_format_when_pydantic_has_no_schema() -> None:
-    """pydantic's own error is the cause."""
+    """Pydantic's own error is the cause."""
     pydantic = pytest.importorskip("pydantic")
     model = pydantic.create_model("Model", __config__={"arbitrary_types_allowed": True}, thing=(object, ...))
     odd = pydantic.create_model("Odd", thing=(Callable[[], int], ...))
@@ -350,7 +352,7 @@ def test_format_when_it_may_have_free_keys(kinds: list[Any]) -> None:
     """Strict is what has no mapping in it, and nothing else."""
     form = text_format_of(_struct(kinds, "struct"))
     schema = msgspec.json.schema(_struct(kinds, "struct"))
-    free = any("additionalProperties" in node for node in nodes(schema))
+    free = any(map(_is_free, nodes(schema)))
     assert form["strict"] is not free
     if not free:
         check_strict(form)
@@ -437,21 +439,14 @@ def test_parsed_response_when_nobody_said_of_what() -> None:
 def test_parsed_response_when_it_is_copied(again: Callable[[Any], Any]) -> None:
     """A copy can do what the original can."""
     response = parsing(Data)(text('{"city": "Bergen"}'))
-    assert again(response).parsed == Data("Bergen")
+    assert again(response).parsed == Data("Bergen")  # the library's fault: KeyError, the reader is not copied
 
 
 def test_parsed_response_when_it_was_read_is_let_go_of() -> None:
     """It holds what was parsed, which may hold it: the garbage collector sees both."""
-    import gc
-    import weakref
-
-    class Holder(msgspec.Struct, weakref=True, dict=True):
-        city: str
-
-    response = parsing(Holder)(text('{"city": "Bergen"}'))
+    response: Any = parsing(Data)(text('{"city": "Bergen"}'))
     parsed = response.parsed
-    assert parsed is not None
-    vars(parsed)["owner"] = response
+    parsed.owner = response
     gone = weakref.ref(parsed)
     del response, parsed
     gc.collect()
