@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
 from eventflow.dispatcher import Dispatcher, collect
-from eventflow.errors import UnexpectedContentType, UsageError, excerpt
-from eventflow.events import Event, Response, ResponseCompleted, ResponseFailed, TextDelta, TextDone, decode
+from eventflow.errors import APIStreamError, UnexpectedContentType, UsageError, excerpt
+from eventflow.events import Event, Response, ResponseFailed, TextDelta, TextDone
+from eventflow.events._decode import decode_response
 from eventflow.exchange import Exchange, adrive, astream_source, drive, stream_source
 from eventflow.limits import Limits
 from eventflow.outcome import Outcome
@@ -90,10 +91,11 @@ class AsyncHTTPClient(Protocol):
 class _Handle(Generic[R_co]):
     """What both streams know: an answer that can be read once, by themselves or by a dispatcher."""
 
-    def __init__(self, exchange: Exchange, source: Source, limits: Limits) -> None:
+    def __init__(self, exchange: Exchange, source: Source, client: _Base) -> None:
+        self._client = client  # whose connections are open as long as somebody holds it
         self._exchange = exchange
         self._source = source
-        self._flow = Dispatcher(limits=limits)
+        self._flow = Dispatcher(limits=client._settings.limits)
         self._given = False  # to a dispatcher of the caller's
         self._open = True
 
@@ -102,7 +104,8 @@ class _Handle(Generic[R_co]):
 
     def __eventflow_source__(self) -> Source:
         if self._given or self._begun:
-            raise UsageError("this stream is being read already, and can be read once")
+            state = "is being read already, and can be read once" if self._open else "was closed"
+            raise UsageError(f"this stream {state}")
         self._given = True
         return self._source
 
@@ -152,7 +155,10 @@ class _Texts:
         if isinstance(event, TextDelta):
             self._heard.add(part)
             return event.delta
-        return "" if part in self._heard else event.text
+        if part in self._heard:
+            return ""
+        self._heard.add(part)
+        return event.text
 
     def rest(self, run: Run) -> str:
         """What only the whole response told."""
@@ -212,10 +218,10 @@ class Stream(_Handle[R_co]):
     def close(self) -> None:
         """Close the connection, or give it back where the answer is complete. Twice is once."""
         self._open = False
-        if self._events is not None:
-            self._events.close()
-        elif not self._given:
+        if self._given:
             self._source.close()
+        else:
+            self._begin().close()
 
     def __enter__(self) -> Self:
         return self
@@ -229,6 +235,7 @@ class AsyncStream(_Handle[R_co]):
 
     _events: AsyncEventStream | None = None
     _cursor: AsyncIterator[Event] | None = None
+    _entered = False
 
     @property
     def _begun(self) -> bool:
@@ -238,6 +245,7 @@ class AsyncStream(_Handle[R_co]):
         self._check_mine()
         if self._events is None:
             self._events = self._flow.astream(self._source)
+            self._events._entered = self._entered
         return self._events
 
     @property
@@ -274,16 +282,15 @@ class AsyncStream(_Handle[R_co]):
     async def close(self) -> None:
         """Close the connection, or give it back where the answer is complete. Twice is once."""
         self._open = False
-        if self._events is not None:
-            await self._events.aclose()
-        elif not self._given:
+        if self._given:
             await self._source.aclose()
+        else:
+            await self._begin().aclose()
 
     aclose = close  # for contextlib.aclosing
 
     async def __aenter__(self) -> Self:
-        if not self._given:
-            await self._begin().__aenter__()
+        self._entered = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -296,9 +303,9 @@ class AsyncStream(_Handle[R_co]):
 class Responses:
     """``client.responses``."""
 
-    def __init__(self, settings: Settings, http: HTTPClient) -> None:
-        self._settings = settings
-        self._http = http
+    def __init__(self, client: Client) -> None:
+        self._client = client  # which closes its connections when nobody holds it any more
+        self._settings = client._settings
 
     @overload
     def create(
@@ -388,21 +395,23 @@ class Responses:
         return self._document(response_call(self._settings, "POST", response_id, "/cancel", **options))
 
     def _stream(self, call: Call) -> Stream[Any]:
-        exchange = Exchange(call, self._settings, self._http, is_async=False)
-        drive(exchange.begin(), self._http)
-        return Stream(exchange, stream_source(exchange, self._http), self._settings.limits)
+        http = self._client._http
+        exchange = Exchange(call, self._settings, http, is_async=False)
+        drive(exchange.begin(), http, call)
+        return Stream(exchange, stream_source(exchange, http), self._client)
 
     def _document(self, call: Call, *, check: bool = False) -> Response:
-        exchange = Exchange(call, self._settings, self._http, is_async=False)
-        return _response_of(exchange, drive(exchange.document(), self._http), check=check)
+        http = self._client._http
+        exchange = Exchange(call, self._settings, http, is_async=False)
+        return _response_of(exchange, drive(exchange.document(), http, call), check=check)
 
 
 class AsyncResponses:
     """`Responses`, async."""
 
-    def __init__(self, settings: Settings, http: AsyncHTTPClient) -> None:
-        self._settings = settings
-        self._http = http
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client  # which closes its connections when nobody holds it any more
+        self._settings = client._settings
 
     @overload
     async def create(
@@ -466,20 +475,23 @@ class AsyncResponses:
         return await self._document(response_call(self._settings, "POST", response_id, "/cancel", **options))
 
     async def _stream(self, call: Call) -> AsyncStream[Any]:
-        exchange = Exchange(call, self._settings, self._http, is_async=True)
-        await adrive(exchange.begin(), self._http, call)
-        return AsyncStream(exchange, astream_source(exchange, self._http), self._settings.limits)
+        http = self._client._http
+        exchange = Exchange(call, self._settings, http, is_async=True)
+        await adrive(exchange.begin(), http, call)
+        return AsyncStream(exchange, astream_source(exchange, http), self._client)
 
     async def _document(self, call: Call, *, check: bool = False) -> Response:
-        exchange = Exchange(call, self._settings, self._http, is_async=True)
-        return _response_of(exchange, await adrive(exchange.document(), self._http, call), check=check)
+        http = self._client._http
+        exchange = Exchange(call, self._settings, http, is_async=True)
+        return _response_of(exchange, await adrive(exchange.document(), http, call), check=check)
 
 
 def _response_of(exchange: Exchange, body: bytes, *, check: bool) -> Response:
     """The response that a body is; *check* raises where it failed."""
-    content_type = str(exchange.response.headers.get("content-type") or "")
+    limits, headers = exchange.limits, exchange.response.headers
+    content_type = str(headers.get("content-type") or "")
     if content_type.startswith("text/event-stream"):  # some servers stream whatever they are asked
-        response = collect(body, wire=exchange.wire)
+        response = collect(body, wire=exchange.wire, limits=limits)
     elif body.lstrip()[:1] != b"{":
         raise UnexpectedContentType(
             f"the server answered HTTP {exchange.response.status_code} with {content_type or 'no content type'}, not "
@@ -488,13 +500,15 @@ def _response_of(exchange: Exchange, body: bytes, *, check: bool) -> Response:
             excerpt=excerpt(body, 4096),
         )
     else:
-        event = decode(b'{"type":"response.completed","response":' + body + b"}")
-        response = cast("ResponseCompleted", event).response
-    if response.error is not None and (check or response.id is None):
+        response = decode_response(body, max_depth=limits.json_depth)
+    failed = response.status == "failed" and check
+    if failed or (response.error is not None and (check or response.id is None)):
         outcome = Outcome()
         outcome.terminal(ResponseFailed(response))
         assert outcome.error is not None
         outcome.error.partial = response
+        if isinstance(outcome.error, APIStreamError):
+            outcome.error.request_id = headers.get("x-request-id")
         raise outcome.error
     return response if exchange.parse is None else exchange.parse(response)
 
@@ -506,7 +520,8 @@ class _Base:
     _settings: Settings
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._settings.base_url}>"
+        settings = getattr(self, "_settings", None)  # a traceback shows clients that could not be made
+        return f"<{type(self).__name__} {settings.base_url}>" if settings is not None else f"<{type(self).__name__}>"
 
 
 class Client(_Base):
@@ -525,9 +540,6 @@ class Client(_Base):
         follow_redirects: Follow redirects within the origin; others never, for they would take the key along.
         limits: What one answer may cost.
         http_client: What sends the requests, in place of an ``httpx.Client`` of our own; yours to close.
-
-    Attributes:
-        responses: The responses of the API: ``create``, ``retrieve``, ``cancel``.
     """
 
     def __init__(
@@ -564,7 +576,12 @@ class Client(_Base):
             self._finalizer: weakref.finalize[..., Any] | None = weakref.finalize(self, http_client.close)
         else:
             self._finalizer = None
-        self.responses = Responses(self._settings, http_client)
+        self._http: HTTPClient = http_client
+
+    @property
+    def responses(self) -> Responses:
+        """The responses of the API: ``create``, ``retrieve``, ``cancel``."""
+        return Responses(self)
 
     def close(self) -> None:
         """Close the connections, unless the HTTP client is yours. Twice is once."""
@@ -613,7 +630,12 @@ class AsyncClient(_Base):
             import httpx
 
             http_client = self._own = httpx.AsyncClient(**_options(self._settings))
-        self.responses = AsyncResponses(self._settings, http_client)
+        self._http: AsyncHTTPClient = http_client
+
+    @property
+    def responses(self) -> AsyncResponses:
+        """The responses of the API: ``create``, ``retrieve``, ``cancel``."""
+        return AsyncResponses(self)
 
     async def close(self) -> None:
         """Close the connections, unless the HTTP client is yours. Twice is once."""

@@ -6,10 +6,12 @@ came of it; `drive` and `adrive` are the faces. An HTTP client is taken by its s
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from math import inf
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -24,19 +26,22 @@ from eventflow.errors import (
     Phase,
     StreamInterrupted,
     StreamTimeout,
+    StreamTruncated,
+    UnexpectedContentType,
     UsageError,
 )
 from eventflow.events import Response
-from eventflow.http import abody_of, body_of, interrupter, refusal_of
+from eventflow.http import abody_of, body_at_hand, body_of, interrupter, refusal_of, shut_down
 from eventflow.outcome import Position
-from eventflow.reading import Watchdog
-from eventflow.request import Call, Settings, timeout_of
+from eventflow.reading import Interruptible, Watchdog
+from eventflow.request import Call, Secret, Settings, head_seconds, sendable, timeout_of
 from eventflow.schema import parsing
 from eventflow.sources import Reopened, Source, open_source
-from eventflow.waiting import Interrupted, shielded, sleep, waiter
+from eventflow.waiting import Interrupted, Waiter, shielded, sleep, waiter
 
 __all__ = ["Exchange", "adrive", "astream_source", "drive", "stream_source"]
 
+E = TypeVar("E", bound=EventflowError)
 T = TypeVar("T")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds; doubled from try to try, up to a quarter less by chance
@@ -47,9 +52,10 @@ _PAGE, _PAGE_SECONDS = 16 * 1024, 10.0  # bytes and seconds of an error page: th
 
 @attrs.frozen
 class Send:
-    """Send the request; comes to the response, its body unread."""
+    """Send the request; comes to the response, its body unread, and the seconds that it took."""
 
     request: Any = attrs.field(repr=False)
+    connection: _Connection
 
 
 @attrs.frozen
@@ -86,6 +92,7 @@ class Exchange:
         response: The answer, or the newest where there were several.
         waited: Seconds from the request to the head of that.
         wire: Whose frames a stream has.
+        limits: What the answer may cost.
         parse: Makes of a response what the call asked the text to be, or None.
     """
 
@@ -94,6 +101,7 @@ class Exchange:
         self.response: Any = None
         self.waited = 0.0
         self.wire = settings.wire
+        self.limits = settings.limits
         self.parse: Callable[[Response], Response] | None = parsing(call.parsed_as) if call.parsed_as else None
         self._settings = settings
         self._build = http.build_request
@@ -107,21 +115,22 @@ class Exchange:
 
     def document(self) -> Generator[Step, Any, bytes]:
         """Come to the whole body of an answer that is no stream; retried when it is cut."""
-        idle, maximum = self.call.timeouts.idle, self._settings.limits.event_bytes
+        idle, maximum = self.call.timeouts.idle, self.limits.event_bytes
         while True:
             response = yield from self.begin()
             try:
                 body: bytes = yield Read(response, sys.maxsize if maximum is None else maximum, idle or inf)
+                return body
+            except StreamTruncated as error:  # what was compressed
+                failure: StreamTruncated = error
             except EventflowError:
                 raise
             except Exception as error:
-                failure = StreamInterrupted(f"the answer was cut: {type(error).__name__}: {error}")
-                delay = self._delay(failure)
-                if delay is None:
-                    raise failure from _bare(error)
-                yield Pause(delay)
-            else:
-                return body
+                failure = _caused(StreamInterrupted(f"the answer was cut: {type(error).__name__}: {error}"), error)
+            delay = self._delay(failure)
+            if delay is None:
+                raise failure
+            yield Pause(delay)
 
     def again(self, position: Position, error: Exception | None) -> Generator[Step, Any, Reopened]:
         """The body ended or failed before a terminal event: open it again, where that does no harm.
@@ -129,8 +138,8 @@ class Exchange:
         Before the first event the request is sent again, if the connection failed; later a stream is resumed where the
         server can do that.
         """
-        timed_out = isinstance(error, StreamTimeout)
-        if isinstance(error, EventflowError) and not (timed_out and self._settings.retry_timeouts):
+        timed_out = isinstance(error, StreamTimeout) and error.timer != "total" and self._settings.retry_timeouts
+        if isinstance(error, EventflowError) and not timed_out:
             return "no"
         call, how = self._rest_of(position) if self.call.resume else (None, "no")
         if call is None and position.events == 0 and error is not None:
@@ -147,7 +156,7 @@ class Exchange:
         try:
             yield from self._answer(call)
         except EventflowError as failure:
-            if position.events == 0:
+            if position.events == 0 or isinstance(failure, StreamTimeout):
                 raise
             raise StreamInterrupted(
                 f"the stream was cut after {position.events} events and could not be resumed: {failure.message}; the "
@@ -173,69 +182,79 @@ class Exchange:
         url, redirects, stale = call.url, 0, False
         while True:
             request, connection = self._request(call, url)
+            failure: EventflowError | None = None
+            response: Any = None
+            headers: Any = None
             try:
-                response, self.waited = yield Send(request)
-            except Exception as error:
-                failure = _failure(error, call)
-                if failure is None:
-                    raise
-                if not (stale or connection.fresh or isinstance(failure, StreamTimeout)):
-                    stale = True  # a connection that was kept had been closed by the server: that is no failure yet
-                    continue
-                delay = self._delay(failure)
-                if delay is None:
-                    raise failure from _bare(error)
-            else:
-                self.response = response
+                response, self.waited = yield Send(request, connection)
+            except EventflowError as error:
+                failure = error
+            cut = isinstance(failure, ConnectionFailed) and failure.phase == "headers"
+            if cut and not (stale or connection.fresh):
+                stale = True  # a connection that was kept had been closed by the server: that is no failure yet
+                continue
+            if failure is None:
+                self.response, headers = response, response.headers
                 if response.status_code < 300:
                     self._await_body(request)
                     return response
-                try:
-                    yield Read(response, _PAGE, _PAGE_SECONDS)
-                    failure = refusal_of(response)  # which has no body
-                except Exception as error:
-                    failure = error if isinstance(error, HTTPStatusError) else refusal_of(response)
+                failure = yield from self._refusal(response)
                 target = self._redirect(call, url, response)
                 if target is not None and redirects < _REDIRECTS:
                     url, redirects = target, redirects + 1
                     continue
-                delay = self._delay(failure, response.headers)
-                if delay is None:
-                    raise failure
-            if (yield Pause(delay)):
+            delay = self._delay(failure, headers)
+            if delay is None or (yield Pause(delay)):
                 raise failure
 
+    def _refusal(self, response: Any) -> Generator[Step, Any, HTTPStatusError | UnexpectedContentType]:
+        try:
+            yield Read(response, _PAGE, _PAGE_SECONDS)
+        except HTTPStatusError as error:
+            return error
+        except Exception:  # its page cannot be read, or not in time: the status says enough
+            return refusal_of(response)
+        return refusal_of(response)
+
     def _request(self, call: Call, url: str) -> tuple[Any, _Connection]:
-        connection = _Connection()
+        connection, trouble = _Connection(), ""
+        key = self._settings.key.now() if self._settings.key is not None else None
         try:
             request = self._build(
                 call.method,
                 url,
                 headers=call.headers,
                 content=call.body,
-                timeout=timeout_of(call.timeouts),
+                timeout=timeout_of(call.timeouts, is_async=self._is_async),
                 extensions={"trace": connection.atrace if self._is_async else connection.trace},
             )
-            self._authorize(request)
-        except EventflowError:
-            raise
+            self._authorize(request, key)
         except Exception as error:
-            raise UsageError(f"the request cannot be made: {error}") from _bare(error)
+            trouble = type(error).__name__  # its text may show a header
+        if trouble:
+            raise UsageError(
+                f"the request to {_server(url)} has a header or an address that HTTP does not allow ({trouble})"
+            )
         return request, connection
 
     def _await_body(self, request: Any) -> None:
         """From here on our own timers count; the client's is for connections that they cannot cut."""
         timeout = request.extensions.get("timeout")
         if isinstance(timeout, dict):
-            timeout["read"] = None if self._is_async else self.call.timeouts.idle
+            shared = self.response.extensions.get("http_version") == b"HTTP/2"  # whose socket is not ours to shut down
+            first, idle = self.call.timeouts.first_event, self.call.timeouts.idle
+            timeout["read"] = max(first, idle) if shared and first is not None and idle is not None else None
 
-    def _authorize(self, request: Any) -> None:
-        """Add the key last and by itself, so that no variable of ours ever holds it."""
-        for name, value in self._settings.headers.reveal().items():
-            if name.lower() not in self.call.headers or name.lower() == "user-agent":
-                request.headers[name] = value
-        if self._settings.key is not None and "authorization" not in request.headers:
-            request.headers["authorization"] = f"Bearer {self._settings.key.reveal()}"
+    def _authorize(self, request: Any, key: Secret | None) -> None:
+        """Add the client's headers and its key, which no variable of ours ever holds."""
+        taken = set(self.call.headers) - {"user-agent"}
+        request.headers.update(
+            {name: text for name, text in self._settings.headers.reveal().items() if name.lower() not in taken}
+        )
+        if key is not None and "authorization" not in request.headers:
+            request.headers["authorization"] = f"Bearer {key.reveal()}"
+        if not all(map(sendable, request.headers.values())):  # the HTTP client would show it in its log
+            raise ValueError
 
     def _redirect(self, call: Call, url: str, response: Any) -> str | None:
         """Where an answer sends us, if we follow: within the origin, with the same method and body."""
@@ -243,8 +262,11 @@ class Exchange:
         keeps = status in (307, 308) or (call.method == "GET" and status in (301, 302, 303))
         if not (self._settings.follow_redirects and location and keeps):
             return None
-        target = urljoin(url, location)
-        return target if _origin(target) == _origin(url) else None
+        try:
+            target = urljoin(url, location)
+            return target if _origin(target) == _origin(url) else None
+        except ValueError:  # it is no address
+            return None
 
     def _delay(self, failure: EventflowError | None, headers: Any = None) -> float | None:
         """Seconds until the next try, or None where there is none."""
@@ -269,16 +291,25 @@ def _get(call: Call, url: str) -> Call:
 
 
 class _Connection:
-    """Notes whether a request made a connection of its own: httpcore tells its ``trace`` of each step."""
+    """Notes whether a request made a connection of its own, and which: httpcore tells its ``trace`` of each step.
+
+    Attributes:
+        fresh: Whether it did.
+        interrupt: Shuts it down, once it is there.
+    """
 
     def __init__(self) -> None:
         self.fresh = False
+        self.interrupt: Callable[[], None] | None = None
 
-    def trace(self, name: str, info: object) -> None:
+    def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """One step."""
-        self.fresh = self.fresh or name == "connection.connect_tcp.started"
+        if name == "connection.connect_tcp.started":
+            self.fresh = True
+        elif name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self.interrupt = functools.partial(shut_down, info.get("return_value"))
 
-    async def atrace(self, name: str, info: object) -> None:
+    async def atrace(self, name: str, info: Mapping[str, Any]) -> None:
         """One step, of the async side."""
         self.trace(name, info)
 
@@ -291,39 +322,46 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-def _failure(error: Exception, call: Call) -> EventflowError | None:
-    """Our error for what an HTTP client raised instead of giving an answer, or None for what is none of HTTP.
+def _explained(error: Exception, call: Call) -> Exception:
+    """Our error in the place of what an HTTP client raised in the place of an answer; itself where it is none of HTTP.
 
     By the names of httpx's classes: httpx2 has classes of its own under the same names.
     """
     names = {cls.__name__ for cls in type(error).__mro__}
-    parts = urlsplit(call.url)
-    server = f"{parts.scheme}://{parts.netloc}"
-    what = f"{type(error).__name__}: {error}"
-    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"}:  # whose texts may show a header
-        return UsageError(f"the request to {server} has a header or an address that HTTP does not allow")
+    cause = error.__cause__
+    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"} or type(error) is ValueError:
+        # whose texts may show a header; aiohttp raises a plain ValueError
+        return UsageError(f"the request to {_server(call.url)} has a header or an address that HTTP does not allow")
     if isinstance(error, RuntimeError) and "closed" in str(error):
         return UsageError("the HTTP client is closed; make a new one")
-    if "TimeoutException" in names and not _is_disconnection(error.__cause__):
+    # httpx-aiohttp (0.2) says timeout where aiohttp says that the server has disconnected
+    disconnected = _of_aiohttp(cause) and not isinstance(cause, TimeoutError)
+    if "TimeoutException" in names and not disconnected:
         if names & {"ConnectTimeout", "PoolTimeout"}:
-            return _timeout("connect", f"there was no connection to {server}", call.timeouts.connect, "connect")
-        return head_timeout(call)
-    if names & {"TransportError", "OSError"}:
-        failure = ConnectionFailed(f"no answer came from {server}: {what}")
-        failure.phase = "connect" if names & {"ConnectError", "ProxyError"} else "headers"
-        return failure
-    return None
+            what = f"there was no connection to {_server(call.url)}"
+            return _caused(_timeout("connect", what, call.timeouts.connect, "connect"), error)
+        return _caused(head_timeout(call), error)
+    if names & {"TransportError", "OSError", "ClientError"}:
+        failure = ConnectionFailed(f"no answer came from {_server(call.url)}: {type(error).__name__}: {error}")
+        refused = names & {"ConnectError", "ProxyError"} or type(cause).__name__.startswith("ClientConnector")
+        failure.phase = "connect" if refused else "headers"
+        return failure if _of_aiohttp(cause or error) else _caused(failure, error)  # aiohttp's show the headers
+    return error
 
 
-def _is_disconnection(cause: BaseException | None) -> bool:
-    """Whether httpx-aiohttp (0.2) says timeout where aiohttp says that the server has disconnected."""
-    return cause is not None and type(cause).__module__.startswith("aiohttp") and not isinstance(cause, TimeoutError)
+def _of_aiohttp(error: BaseException | None) -> bool:
+    return error is not None and type(error).__module__.startswith("aiohttp")
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def head_timeout(call: Call) -> StreamTimeout:
     """The error of an answer whose head did not come."""
-    seconds = call.timeouts.first_event
-    return _timeout("first_event", f"no answer came from {_origin(call.url)[1]}", seconds, "headers")
+    timer, seconds = head_seconds(call.timeouts)
+    return _timeout(timer, f"no answer came from {_server(call.url)}", seconds, "headers")
 
 
 def _timeout(timer: str, what: str, seconds: float | None, phase: Phase) -> StreamTimeout:
@@ -335,19 +373,20 @@ def _timeout(timer: str, what: str, seconds: float | None, phase: Phase) -> Stre
     return error
 
 
-def _bare(error: BaseException) -> BaseException:
-    """*error* without the frames of the HTTP client, whose variables hold the key."""
+def _caused(failure: E, error: Exception) -> E:
+    """*failure* with *error* as its cause, without the frames of the HTTP client, whose variables hold the key."""
+    failure.__cause__ = error
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
-    return error
+    return failure
 
 
 # --- the faces -------------------------------------------------------------------------------------------------------
 
 
-def drive(steps: Generator[Step, Any, T], http: Any, pause: Callable[[float], object] = time.sleep) -> T:
+def drive(steps: Generator[Step, Any, T], http: Any, call: Call, pause: Callable[[float], object] = time.sleep) -> T:
     """Do what *steps* ask for, with a sync HTTP client; *pause* sleeps, and is true when that was cut short."""
     send: Any = steps.send
     value: Any = None
@@ -357,10 +396,8 @@ def drive(steps: Generator[Step, Any, T], http: Any, pause: Callable[[float], ob
             send, value = steps.send, None
             try:
                 match step:
-                    case Send(request):
-                        began = time.monotonic()
-                        response = http.send(request, stream=True, follow_redirects=False)
-                        value = response, time.monotonic() - began
+                    case Send(request, connection):
+                        value = _send(http, request, connection, call)
                     case Read(response, maximum, seconds):
                         value = _read(response, maximum, seconds)
                     case Pause(seconds):
@@ -383,10 +420,7 @@ async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
             try:
                 match step:
                     case Send(request):
-                        began = time.monotonic()
-                        answer = http.send(request, stream=True, follow_redirects=False)
-                        response = await wait.wait(answer, began + (timeout_of(call.timeouts)[1] or inf))
-                        value = response, time.monotonic() - began
+                        value = await _asend(http, request, wait, call)
                     case Read(response, maximum, seconds):
                         try:
                             value = await wait.wait(_aread(response, maximum), time.monotonic() + seconds)
@@ -396,8 +430,6 @@ async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
                             await shielded(response.aclose())
                     case Pause(seconds):
                         await sleep(seconds)
-            except Interrupted:
-                send, value = steps.throw, head_timeout(call)
             except Exception as error:
                 send, value = steps.throw, error
     except StopIteration as done:
@@ -406,29 +438,64 @@ async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
         wait.close()
 
 
+def _send(http: Any, request: Any, connection: _Connection, call: Call) -> tuple[Any, float]:
+    """Send a request: the HTTP client times each read of the head, the watchdog all of it."""
+    began = time.monotonic()
+    with _guarded(connection, head_seconds(call.timeouts)[1]) as deadline:
+        try:
+            return http.send(request, stream=True, follow_redirects=False), time.monotonic() - began
+        except Exception as error:
+            late = connection.interrupt is not None and time.monotonic() >= deadline
+            failure = head_timeout(call) if late else _explained(error, call)
+    raise failure  # not within `except`: the other would be its context, with all its frames
+
+
+async def _asend(http: Any, request: Any, wait: Waiter, call: Call) -> tuple[Any, float]:
+    began = time.monotonic()
+    try:
+        answer = http.send(request, stream=True, follow_redirects=False)
+        return await wait.wait(answer, began + (head_seconds(call.timeouts)[1] or inf)), time.monotonic() - began
+    except Interrupted:
+        failure: Exception = head_timeout(call)
+    except Exception as error:
+        failure = _explained(error, call)
+    raise failure
+
+
 def _read(response: Any, maximum: int, seconds: float) -> bytes:
-    deadline = time.monotonic() + seconds
-    dog = Watchdog(Source(interrupt=interrupter(response)), time.monotonic)
+    try:
+        with _guarded(Source(interrupt=interrupter(response)), seconds) as deadline:
+            try:
+                return _joined(body_of(response, body_at_hand(response), document=True), maximum)
+            except EventflowError:
+                raise
+            except Exception:
+                if time.monotonic() >= deadline:
+                    raise _slow(seconds) from None
+                raise
+    finally:
+        response.close()
+
+
+@contextlib.contextmanager
+def _guarded(what: Interruptible, seconds: float | None) -> Generator[float]:
+    """A watchdog over *what* for so many seconds; gives the deadline."""
+    deadline = inf if seconds is None else time.monotonic() + seconds
+    dog = Watchdog(what, time.monotonic)
     dog.deadline = deadline
     dog.wake()
     try:
-        return _joined(body_of(response, document=True), maximum)
-    except EventflowError:
-        raise
-    except Exception:
-        if time.monotonic() >= deadline:
-            raise _slow(seconds) from None
-        raise
+        yield deadline
     finally:
         dog.stop()
-        response.close()
 
 
 async def _aread(response: Any, maximum: int) -> bytes:
     body = bytearray()
-    async for chunk in abody_of(response, document=True):
-        body += chunk
-        _check_size(len(body), maximum)
+    async with contextlib.aclosing(abody_of(response, body_at_hand(response), document=True)) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            _check_size(len(body), maximum)
     return bytes(body)
 
 
@@ -467,7 +534,7 @@ def stream_source(exchange: Exchange, http: Any) -> Source:
 
     def reopen(position: Position, error: Exception | None, pause: Callable[[float], object]) -> Reopened:
         made.close()
-        how = drive(exchange.again(position, error), http, pause)
+        how = drive(exchange.again(position, error), http, exchange.call, pause)
         if how != "no":
             take()
         return how

@@ -16,7 +16,7 @@ from typing import Any
 from eventflow.errors import DecodeError, HTTPStatusError, StreamTruncated, UnexpectedContentType, excerpt
 from eventflow.sse import plausible
 
-__all__ = ["abody_of", "body_at_hand", "body_of", "interrupter", "is_response", "refusal_of", "slices"]
+__all__ = ["abody_of", "body_at_hand", "body_of", "interrupter", "is_response", "refusal_of", "shut_down", "slices"]
 
 _CHUNK = 64 * 1024  # bytes given out at once
 _EXCERPT = 4096  # bytes of an error page that are read
@@ -99,12 +99,19 @@ class _Head:
 
     def __init__(self, response: Any, *, document: bool) -> None:
         headers = response.headers
+        self.excerptible = True
         self.status = int(response.status_code)
         self.content_type = str(headers.get("content-type") or "")
         self.request_id = headers.get("x-request-id")
         self.retry_after = headers.get("retry-after")
         self.retry_after_ms = headers.get("retry-after-ms")
-        self._inflate = _Inflater(str(headers.get("content-encoding") or ""))
+        try:
+            self._inflate = _Inflater(str(headers.get("content-encoding") or ""))
+        except DecodeError:
+            if self.status < 300:
+                raise
+            self._inflate = _Inflater("")  # an error is an error, though its page cannot be read
+            self.excerptible = False
         self._held = b""  # the start of a body that is under suspicion
         declared = self.content_type.partition(";")[0].strip().lower() == "text/event-stream"
         self._trusted = self.status < 300 and (declared or document)
@@ -140,10 +147,13 @@ class _Head:
 
     def verdict(self) -> HTTPStatusError | UnexpectedContentType:
         """The error that this answer is."""
+        if not self.excerptible:
+            self._held = b""
         shown = excerpt(self._held[:_EXCERPT], _EXCERPT)
         if self.status >= 300:
+            page = excerpt(self._held) or "a page that is empty or cannot be read"
             return HTTPStatusError(
-                f"the server answered HTTP {self.status} instead of a stream: {excerpt(self._held)}",
+                f"the server answered HTTP {self.status} with {page}",
                 status=self.status,
                 excerpt=shown,
                 request_id=self.request_id,
@@ -230,21 +240,24 @@ class _Inflater:
 
 
 def interrupter(response: Any) -> Callable[[], None]:
-    """Shut the response's socket down, which ends a read in another thread; found when it is needed."""
+    """Shuts the response's socket down, which ends a read in another thread; found when it is needed."""
 
     def interrupt() -> None:
-        import socket
-
         extensions = getattr(response, "extensions", {})
-        if extensions.get("http_version") == b"HTTP/2":
-            return  # other streams share the connection
-        network = extensions.get("network_stream")
-        connection = network.get_extra_info("socket") if network is not None else None
-        if isinstance(connection, socket.socket):
-            with contextlib.suppress(OSError):  # it is gone already
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the plain one: an SSL socket's own is not safe
+        if extensions.get("http_version") != b"HTTP/2":  # there other streams share the connection
+            shut_down(extensions.get("network_stream"))
 
     return interrupt
+
+
+def shut_down(network_stream: Any) -> None:
+    """Shut the socket of a connection of httpcore's down; nothing where there is none."""
+    import socket
+
+    connection = network_stream.get_extra_info("socket") if network_stream is not None else None
+    if isinstance(connection, socket.socket):
+        with contextlib.suppress(OSError):  # it is gone already
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the plain one: an SSL socket's own is not safe
 
 
 def slices(data: bytes | bytearray | memoryview) -> Iterator[bytes]:

@@ -62,7 +62,7 @@ class Position(NamedTuple):
 
 
 def error_event_in(error: Exception) -> StreamError | None:
-    """The event that an SDK, reading a stream by itself, made an exception of (``APIError`` of openai 3.54); or None."""
+    """The event that an SDK has made an exception of (``APIError`` of openai 3.54), or None."""
     body = getattr(error, "body", None)
     return StreamError.from_wire({"error": body}) if type(error).__name__ == "APIError" and body is not None else None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from eventflow.engine import ANEW, END, Engine
 from eventflow.errors import StreamTimeout
@@ -22,6 +23,7 @@ _log = logging.getLogger("eventflow")
 
 _DRAIN = 0.05  # seconds: what follows a terminal event comes with it or not at all
 _AGAIN = 0.1  # seconds between two tries to interrupt: the socket may not be there yet
+_LONGEST = 3600.0  # seconds between two looks of a watchdog: threads cannot wait for any number
 _CHECKPOINT = 32  # items of a sync source between two chances for the other tasks of an async program
 
 
@@ -44,10 +46,11 @@ class _Reading:
         timeouts = timeouts if timeouts is not None else source.timeouts
         self._timers = Timers(timeouts, waited=source.waited) if timeouts is not None else None
         self._lingers_until: float | None = None
+        self._deadline = inf  # of the wait under way
         self._late: Exception | None = None  # what ends the run before the next wait
 
-    def _deadline(self) -> float:
-        """When the wait that begins now is too long; raises `StreamTimeout` where it is already."""
+    def _begin(self) -> float:
+        """A wait begins; returns when it is too long, and raises `StreamTimeout` where it is already."""
         if self._late is not None:
             raise self._late
         now = self._clock()
@@ -56,6 +59,7 @@ class _Reading:
             if self._lingers_until is None:
                 self._lingers_until = now + self._outcome.linger
             deadline = self._lingers_until  # what the run ends with is known: no other timer counts any more
+        self._deadline = deadline
         if deadline <= now:
             raise self._overdue()
         return deadline
@@ -64,22 +68,27 @@ class _Reading:
         """What a wait beyond its deadline is: the error of a timer, or the end of the moment after an error event."""
         return _Over() if self._outcome.linger is not None or self._timers is None else self._timers.error()
 
-    def _came(self, deadline: float) -> None:
+    def came(self) -> None:
         """The source has given something. If that was too late, it is received all the same, but nothing after it."""
         now = self._clock()
-        if now > deadline:
+        if now > self._deadline:
             self._late = self._overdue()
-        if self._timers is not None and self._timers.exact:
+        if self._timers is not None:
             self._timers.end(now)
 
     @property
     def _may_reopen(self) -> bool:
         return self._outcome.linger is None and not self._engine.chain.cancelled
 
-    def _reopened(self) -> None:
+    @property
+    def timed(self) -> bool:
+        """Whether the wait under way, or the next, has an end."""
+        return self._timers is not None or self._outcome.linger is not None
+
+    def _reopened(self, began: float) -> None:
         self._lingers_until = self._late = None
         if self._timers is not None:
-            self._timers.anew(self._engine.count, self._source.waited)
+            self._timers.anew(self._engine.count, self._source.waited, self._clock() - began)
 
     @property
     def _drains(self) -> bool:
@@ -111,9 +120,8 @@ class Reader(_Reading):
                 return self._ended(None)
             except Exception as error:
                 return self._ended(error)
-        deadline = inf
         try:
-            deadline = self._deadline()
+            deadline = self._begin()
             dog = self._dog
             if dog is None and self._source.blocking:
                 dog = self._dog = Watchdog(self._source, self._clock)
@@ -128,20 +136,21 @@ class Reader(_Reading):
                 finally:
                     dog.deadline = inf
         except StopIteration:
-            return self._ended(None, deadline)
+            return self._ended(None)
         except Exception as error:
-            return self._ended(error, deadline)
-        self._came(deadline)
+            return self._ended(error)
+        self.came()
         return item
 
-    def _ended(self, error: Exception | None, deadline: float = inf) -> Any:
+    def _ended(self, error: Exception | None) -> Any:
         """The source gives no more of this body: open it again, or say how it ended."""
-        if self._clock() >= deadline:
-            error = self._overdue()
+        began = self._clock()
+        if began >= self._deadline:
+            error = self._late or self._overdue()
         if self._source.reopen is not None and self._may_reopen:
             how = self._source.reopen(self._engine.position, error, self._interrupted.wait)
             if how != "no":
-                self._reopened()
+                self._reopened(began)
                 assert self._source.items is not None
                 self._next = self._source.items.__next__
                 return ANEW if how == "anew" else b""
@@ -178,6 +187,15 @@ class Reader(_Reading):
                 self._next()
 
 
+class Interruptible(Protocol):
+    """What a `Watchdog` guards."""
+
+    @property
+    def interrupt(self) -> Callable[[], None] | None:
+        """Make what is under way fail at once, from another thread; None where that cannot be, or not yet."""
+        ...
+
+
 class Watchdog:
     """Interrupts a source that takes too long, from a thread of its own. One for all waits of a run.
 
@@ -189,7 +207,7 @@ class Watchdog:
         looks: When the thread looks at it next.
     """
 
-    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
+    def __init__(self, source: Interruptible, clock: Callable[[], float]) -> None:
         self._source = source
         self._clock = clock
         self.deadline = self.looks = inf
@@ -215,7 +233,7 @@ class Watchdog:
                     self._source.interrupt()
                 deadline = now + _AGAIN
             self.looks = deadline
-            self._wake.wait(None if deadline == inf else deadline - now)
+            self._wake.wait(min(deadline - now, _LONGEST))
             self._wake.clear()
 
 
@@ -239,21 +257,18 @@ class AsyncReader(_Reading):
         """To be awaited: the source's next item. What it raises, this call itself included, goes to `ended`."""
         if self._timers is None and self._outcome.linger is None:
             return self._waiter.wait(self._next())
-        deadline = self._deadline()
-        if self._source.aitems is None or (self._timers is not None and self._timers.exact):
-            return self._watched(deadline)
+        deadline = self._begin()
+        if self._clock is not time.monotonic:  # which is what waiters go by
+            deadline += time.monotonic() - self._clock()
         return self._waiter.wait(self._next(), deadline)
-
-    async def _watched(self, deadline: float) -> Any:
-        """An item of a source that cannot be interrupted, or whose waits are summed up."""
-        item = await self._waiter.wait(self._next(), deadline)
-        self._came(deadline)
-        return item
 
     async def ended(self, error: Exception | None) -> Any:
         """What `pull` raised was this: the source's next item all the same, ANEW, END, or the run's error is raised."""
-        if isinstance(error, Interrupted):
-            error = None if self._engine.chain.cancelled else self._overdue()
+        began = self._clock()
+        if isinstance(error, Interrupted) and self._engine.chain.cancelled:
+            error = None
+        elif isinstance(error, Interrupted) or began >= self._deadline:
+            error = self._late or self._overdue()
         elif isinstance(error, StopAsyncIteration):
             error = None
         if self._source.areopen is not None and self._may_reopen:
@@ -262,7 +277,7 @@ class AsyncReader(_Reading):
             except Interrupted:
                 return END
             if how != "no":
-                self._reopened()
+                self._reopened(began)
                 assert self._source.aitems is not None
                 self._next = self._source.aitems.__anext__
                 return ANEW if how == "anew" else b""

@@ -6,7 +6,6 @@ Nothing here shows a key or a body in its ``repr``.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
@@ -15,7 +14,8 @@ from urllib.parse import quote, urlencode, urlsplit
 import attrs
 import msgspec
 
-from eventflow.errors import UsageError
+from eventflow.errors import EventflowError, UsageError
+from eventflow.events._base import finite
 from eventflow.limits import Limits
 from eventflow.schema import text_format_of
 from eventflow.timers import Timeouts
@@ -28,12 +28,20 @@ __all__ = [
     "Secret",
     "Settings",
     "create_call",
+    "head_seconds",
     "response_call",
+    "sendable",
     "timeout_of",
 ]
 
 _OPENAI = "https://api.openai.com/v1"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EVER = 1e8  # seconds: three years
+
+
+def sendable(text: str) -> bool:
+    """Whether a header may have *text* as its value."""
+    return text.isascii() and text.isprintable() and text == text.strip()
 
 
 class Secret:
@@ -50,12 +58,20 @@ class Secret:
     @property
     def sendable(self) -> bool:
         """Whether it is text that a header may have, as far as it is known now."""
-        value = self._value
-        return not isinstance(value, str) or (value.isascii() and value.isprintable() and value == value.strip() != "")
+        return not isinstance(self._value, str) or (self._value != "" and sendable(self._value))
+
+    def now(self) -> Secret:
+        """The value as it is now, where a function gives it."""
+        try:
+            return Secret(self._value()) if callable(self._value) else self
+        except EventflowError:
+            raise
+        except Exception as error:
+            raise UsageError(f"the function given as api_key failed: {type(error).__name__}: {error}") from error
 
     def reveal(self) -> Any:
         """The value."""
-        return self._value() if callable(self._value) else self._value
+        return self._value
 
 
 @attrs.frozen(kw_only=True)
@@ -97,21 +113,27 @@ class Settings:
         headers: Secret,
         follow_redirects: bool,
         limits: Limits | None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
     ) -> Settings:
         """Check what a client was given, and read the rest from the environment.
 
         Raises:
             UsageError: Something of it cannot be; the message never shows a key.
         """
-        url = base_url if base_url is not None else environ.get("OPENAI_BASE_URL") or _OPENAI
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
-        if parts.username or parts.password:
+        given = Secret(os.environ if environ is None else environ)
+        environ = None  # which may have the key, and a traceback shows variables
+        url = base_url if base_url is not None else given.reveal().get("OPENAI_BASE_URL") or _OPENAI
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # also of a port that is none
+            sound = False
+        if "@" in url:
             raise UsageError("base_url has a user name or password in it; give them as a header")
-        if api_key is None and environ.get("OPENAI_API_KEY"):
-            api_key = Secret(environ["OPENAI_API_KEY"])
+        if not sound:
+            raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
+        if api_key is None and given.reveal().get("OPENAI_API_KEY"):
+            api_key = Secret(given.reveal()["OPENAI_API_KEY"])
         if api_key is None and parts.hostname == "api.openai.com":
             raise UsageError("there is no key for api.openai.com: set OPENAI_API_KEY, or give Client(api_key=...)")
         if api_key is not None and not api_key.sendable:
@@ -121,7 +143,7 @@ class Settings:
         limits = limits if limits is not None else Limits()
         wire_named(wire, limits)  # a misspelt one fails here
         return cls(
-            base_url=url.rstrip("/"),
+            base_url=parts._replace(path=parts.path.rstrip("/")).geturl(),
             key=api_key,
             headers=headers,
             timeouts=timeouts if timeouts is not None else Timeouts(),
@@ -143,7 +165,7 @@ class Settings:
         pairs = [(name, value) for name, value in query.items() if value is not None]
         words = [parts.query] if parts.query else []
         words += [urlencode([(name, _query_value(value)) for name, value in pairs])] if pairs else []
-        return parts._replace(path=parts.path.rstrip("/") + path, query="&".join(words)).geturl()
+        return parts._replace(path=parts.path + path, query="&".join(words)).geturl()
 
 
 def _query_value(value: object) -> str:
@@ -315,11 +337,13 @@ def _headers(own: Mapping[str, str], extra: Mapping[str, str] | None, stream: bo
 
 
 def _json(body: Mapping[str, object]) -> bytes:
-    """The body of a request; what is no JSON is refused by its place."""
+    """The body of a request; what is no JSON is refused."""
     try:
-        return msgspec.json.encode(body, enc_hook=_plain)
-    except UnicodeEncodeError:  # a lone surrogate, which a model may have written
-        return json.dumps(msgspec.to_builtins(body, enc_hook=_plain), separators=(",", ":")).encode("ascii")
+        try:
+            return msgspec.json.encode(body, enc_hook=_plain)
+        except UnicodeEncodeError:  # a lone surrogate, which a model may have written
+            plain = msgspec.to_builtins(body, enc_hook=_plain, str_keys=True)
+            return json.dumps(finite(plain), separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the parameters of the request are no JSON: {error}") from error
 
@@ -330,10 +354,24 @@ def _plain(value: Any) -> object:
         return dict(cast("Mapping[object, object]", value))
     if callable(getattr(value, "model_dump", None)):
         return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
-    raise TypeError(f"a {type(value).__name__} cannot be sent")
+    raise TypeError(f"an object of type {type(value).__name__} cannot be sent")
 
 
-def timeout_of(timeouts: Timeouts) -> tuple[float | None, float | None, float | None, float | None]:
-    """What an HTTP client is told: seconds to connect, to read the head, to write and to wait for a connection."""
-    head = min(value for value in (timeouts.first_event, timeouts.total, math.inf) if value is not None)
-    return (timeouts.connect, None if head == math.inf else head, timeouts.first_event, timeouts.connect)
+def timeout_of(timeouts: Timeouts, *, is_async: bool) -> tuple[float | None, ...]:
+    """What an HTTP client is told: seconds to connect, to read, to write and to wait for a connection.
+
+    To read is for the head, and for the sync side alone: the async one times it as a whole.
+    """
+    head = None if is_async else _clocked(head_seconds(timeouts)[1])
+    return (_clocked(timeouts.connect), head, _clocked(timeouts.first_event), _clocked(timeouts.connect))
+
+
+def head_seconds(timeouts: Timeouts) -> tuple[str, float | None]:
+    """How long the head of an answer may take, and the timer that says so."""
+    first, total = timeouts.first_event, timeouts.total
+    return ("total", total) if total is not None and (first is None or total < first) else ("first_event", first)
+
+
+def _clocked(seconds: float | None) -> float | None:
+    """None, which is for ever, for what no system call takes."""
+    return None if seconds is None or seconds > _EVER else seconds

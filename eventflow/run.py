@@ -231,7 +231,7 @@ class Run:
     def _time_left(self, *, is_async: bool) -> tuple[float, StreamTimeout | None]:
         if self._steps is None or self._is_async is not is_async:
             raise UsageError("tick() is for runs made with open(), atick() for those made with aopen()")
-        if self._finished or self._timers is None:
+        if self._finished or self._timers is None or self._fed.locked():  # an item is being handled
             return inf, None
         now = self._clock()
         self._timers.end(now)
@@ -355,7 +355,7 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
     wait = waiter()
     reader = AsyncReader(run._engine, source, run._timeouts, run._clock, run.id, wait)
     run._interrupt = wait.interrupt
-    steps, pull = run._engine.steps(), reader.pull
+    steps, pull, timed = run._engine.steps(), reader.pull, reader.timed
     send: Any = steps.send
     value: Any = None
     leaving = False
@@ -369,12 +369,16 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
                         value = await pull()
                     except Exception as error:
                         value = await reader.ended(error)
+                    else:
+                        if timed:
+                            reader.came()
                 elif isinstance(request, Event):
                     yield request
                     wait.handed_over()
                 else:
                     value = await (shielded(request) if leaving else request)
             except GeneratorExit:
+                wait.handed_over()  # to whoever closes this
                 send, value, leaving = steps.throw, Left(), True
             except BaseException as error:
                 send, value, leaving = steps.throw, error, not isinstance(error, Exception)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
 from eventflow.errors import DecodeError, UsageError, excerpt
 from eventflow.events import Response
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["ParsedResponse", "parsing", "text_format_of"]
 
@@ -37,36 +40,51 @@ class ParsedResponse(Response, Generic[T], dict=True, gc=True):
         state = vars(self)
         if "parsed" not in state:
             text = self.output_text
-            state["parsed"] = state["read"](text) if text else None
+            state["parsed"] = _read(text, state["kind"]) if text else None
         return cast("T | None", state["parsed"])
 
+    def replace(self, **changes: object) -> Self:
+        """A copy with *changes*; a field that does not exist is a `UsageError`."""
+        return self._of(super().replace(**changes))
 
-def parsing(kind: type[T]) -> Callable[[Response], ParsedResponse[T]]:
+    def __copy__(self) -> Self:
+        return self._of(self)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self._of(self)  # records do not change
+
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = tuple(getattr(self, name) for name in _FIELDS)
+        return (_rebuilt, (fields, vars(self).get("kind")))
+
+    def _of(self, response: Response) -> Self:
+        return cast("Self", parsing(vars(self).get("kind"))(response))
+
+
+def parsing(kind: type[T] | None) -> Callable[[Response], ParsedResponse[T]]:
     """A function that makes of a response one whose text is a *kind*."""
-    read = _reader_of(kind)
 
     def parse(response: Response) -> ParsedResponse[T]:
-        parsed: ParsedResponse[T] = ParsedResponse(**{name: getattr(response, name) for name in _FIELDS})
-        vars(parsed)["read"] = read
-        return parsed
+        return _rebuilt(tuple(getattr(response, name) for name in _FIELDS), kind)
 
     return parse
+
+
+def _rebuilt(fields: tuple[Any, ...], kind: type[T] | None) -> ParsedResponse[T]:
+    parsed: ParsedResponse[T] = ParsedResponse(**dict(zip(_FIELDS, fields, strict=True)))
+    vars(parsed)["kind"] = kind
+    return parsed
 
 
 _FIELDS = Response.__struct_fields__
 
 
-def _reader_of(kind: type[T]) -> Callable[[str], T]:
+def _read(text: str, kind: Any) -> Any:
     validate = getattr(kind, "model_validate_json", None)
-    decode: Callable[[str], T] = validate if validate is not None else msgspec.json.Decoder(kind).decode
-
-    def read(text: str) -> T:
-        try:
-            return decode(text)
-        except Exception as error:  # of msgspec, or of pydantic, which is not imported here
-            raise DecodeError(f"the text is no {_name_of(kind)}: {error}; it begins with {excerpt(text)}") from error
-
-    return read
+    try:
+        return validate(text) if validate is not None else msgspec.json.decode(text, type=kind)
+    except Exception as error:  # of msgspec, or of pydantic, which is not imported here
+        raise DecodeError(f"the text is no {_name_of(kind)}: {error}; it begins with {excerpt(text)}") from error
 
 
 def text_format_of(kind: Any) -> dict[str, Any]:
@@ -132,21 +150,24 @@ def _is_open(schema: Any) -> bool:
     return bool(free) or any(map(_is_open, node.values()))
 
 
-def _closed(schema: Any, definitions: dict[str, Any]) -> Any:
-    """*schema* as the strict mode wants it."""
+def _closed(schema: Any, definitions: dict[str, Any], inside: frozenset[str] = frozenset()) -> Any:
+    """*schema* as the strict mode wants it; *inside* are the references that it is put in the place of."""
     if isinstance(schema, list):
-        return [_closed(part, definitions) for part in cast("Any", schema)]
+        return [_closed(part, definitions, inside) for part in cast("Any", schema)]
     if not isinstance(schema, dict):
         return schema
     node = cast("dict[str, Any]", schema)
-    if "$ref" in node and len(node) > 1:  # which must stand alone
-        node = _resolved(node, definitions)
+    target = node.get("$ref")
+    if target is not None and len(node) > 1:  # a reference must stand alone
+        if target in inside:
+            return {"$ref": target}
+        node, inside = _resolved(node, definitions), inside | {target}
     closed: dict[str, Any] = {}
     for key, value in node.items():
         if key == "properties":
-            closed[key] = {name: _closed(field, definitions) for name, field in value.items()}
+            closed[key] = {name: _closed(field, definitions, inside) for name, field in value.items()}
         elif key not in ("default", "discriminator"):
-            closed["anyOf" if key == "oneOf" else key] = _closed(value, definitions)
+            closed["anyOf" if key == "oneOf" else key] = _closed(value, definitions, inside)
     if "properties" in closed:
         closed.update(additionalProperties=False, required=list(closed["properties"]))
     return closed

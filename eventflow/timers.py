@@ -41,28 +41,32 @@ class Timeouts:
 class Timers:
     """How long one run has waited, held against its `Timeouts`.
 
-    A wait goes from `begin` to `end`. Who cannot tell its end just begins the next one: where no event has come
-    between two beginnings, nothing but waiting has happened. All times are of one clock that never goes back.
+    A wait goes from `begin` to `end`; all times are of one clock that never goes back.
 
     Attributes:
         deadline: When the wait under way, or the last one, is or was too long.
-        exact: Whether the end of every wait must be told: the sum of them counts.
     """
 
-    __slots__ = ("_allowed", "_events", "_name", "_since", "_timeouts", "_total_left", "_waited", "deadline", "exact")
+    __slots__ = ("_allowed", "_events", "_name", "_since", "_timeouts", "_total_left", "_waited", "deadline")
 
     def __init__(self, timeouts: Timeouts, *, waited: float = 0.0) -> None:
         """*waited*: seconds that have gone into this stream before its run began."""
         self._timeouts = timeouts
-        self._total_left = inf if timeouts.total is None else timeouts.total - waited
-        self.exact = timeouts.total is not None
+        self._total_left = inf if timeouts.total is None else timeouts.total
+        self._since = 0.0
         self.deadline = inf
         self.anew(0, waited)
 
-    def anew(self, events: int, waited: float = 0.0) -> None:
-        """The source was opened, after so many *events*: the next one may take as long as a first one."""
-        self._events, self._waited = events, waited  # seconds since the last event
-        self._since: float | None = None
+    def anew(self, events: int, waited: float = 0.0, spent: float | None = None) -> None:
+        """The source was opened, after so many *events*: the next one may take as long as a first one.
+
+        Args:
+            events: Received so far.
+            waited: Seconds since the request was sent.
+            spent: Seconds that all of it took, with pauses and tries that failed; by default *waited*.
+        """
+        self._events, self._waited = events, waited  # the seconds since the last event
+        self._total_left -= waited if spent is None else spent
         self._allow("first_event")
 
     def begin(self, now: float, events: int) -> float:
@@ -71,19 +75,14 @@ class Timers:
             self._events, self._waited = events, 0.0
             if self._name != "idle":
                 self._allow("idle")
-        elif self._since is not None:
-            self._waited += now - self._since
         self._since = now
-        self.deadline = now + self._allowed - self._waited
-        if self.exact and now + self._total_left < self.deadline:
-            self.deadline = now + self._total_left
+        left = self._allowed - self._waited
+        self.deadline = now + (left if left < self._total_left else self._total_left)
         return self.deadline
 
     def end(self, now: float) -> None:
         """The wait is over: something has come."""
-        assert self._since is not None
         took = now - self._since
-        self._since = None
         self._waited += took
         self._total_left -= took
 

@@ -148,6 +148,10 @@ class _AnyioWaiter:
         if threading.get_ident() == self._thread:
             self._end()
             return
+        # not in this thread: it would wait for the loop, which may wait for this thread
+        threading.Thread(target=self._end_from_here, name="eventflow-interrupt", daemon=True).start()
+
+    def _end_from_here(self) -> None:
         from anyio import from_thread
 
         try:

@@ -73,14 +73,34 @@ def test_secret_when_it_is_shown(value: Any) -> None:
     """Its value is in no text that is made of it, and comes out when asked for alone."""
     secret = Secret(value)
     assert KEY not in f"{secret} {secret!r} {[secret]}"
-    assert secret.reveal() == (KEY if not isinstance(value, Mapping) else value)
+    assert secret.now().reveal() == (KEY if not isinstance(value, Mapping) else value)
 
 
 def test_secret_when_it_is_a_function() -> None:
     """It is asked anew each time, for keys that expire."""
     keys = iter("ab")
     secret = Secret(lambda: next(keys))
-    assert (secret.reveal(), secret.reveal()) == ("a", "b")
+    assert (secret.now().reveal(), secret.now().reveal()) == ("a", "b")
+
+
+def test_secret_when_its_function_fails() -> None:
+    """What went wrong is told, with its cause; an error of ours, or a cancellation, passes as it is."""
+
+    def fail(error: BaseException) -> Secret:
+        def key() -> str:
+            raise error
+
+        return Secret(key)
+
+    lost, ours = KeyError("no key today"), UsageError("the vault is locked")
+    with pytest.raises(UsageError, match=r"api_key failed: KeyError: 'no key today'") as caught:
+        fail(lost).now()
+    assert caught.value.__cause__ is lost
+    with pytest.raises(UsageError) as caught:
+        fail(ours).now()
+    assert caught.value is ours
+    with pytest.raises(KeyboardInterrupt):
+        fail(KeyboardInterrupt()).now()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +182,7 @@ def test_settings_when_a_server_needs_no_key() -> None:
         ({"base_url": "ftp://example.com"}, "give an address such as https://"),
         ({"base_url": "http://"}, "give an address such as https://"),
         ({"base_url": ""}, "give an address such as https://"),
-        ({"base_url": "http://[::1"}, "give an address"),  # urlsplit raises ValueError
+        ({"base_url": "http://[::1"}, "give an address"),
         ({"base_url": f"http://user:{KEY}@127.0.0.1"}, "user name or password"),
         ({"base_url": f"http://:{KEY}@127.0.0.1"}, "user name or password"),
         ({"base_url": f"ftp://user:{KEY}@127.0.0.1"}, "base_url"),
@@ -213,7 +233,7 @@ def test_settings_when_the_server_is_on_this_machine(base_url: str, local: bool)
         ("http://h/v1", {"a": "ü &=", "b": 0.5}, "http://h/v1/responses?a=%C3%BC+%26%3D&b=0.5"),
         ("http://h/v1?api-version=2", {}, "http://h/v1/responses?api-version=2"),
         ("http://h/v1/?api-version=2", {"a": "b"}, "http://h/v1/responses?api-version=2&a=b"),
-        ("http://h/v1?path=/", {}, "http://h/v1/responses?path=/"),  # the slash belongs to the query
+        ("http://h/v1?path=/", {}, "http://h/v1/responses?path=/"),
     ],
 )
 def test_url_when_there_are_queries(base_url: str, query: dict[str, object], url: str) -> None:
@@ -342,8 +362,8 @@ class Attrs:
 class Dumps:
     """As a pydantic model."""
 
-    def model_dump(self, *, mode: str, exclude_unset: bool) -> dict[str, object]:
-        return {"mode": mode, "exclude_unset": exclude_unset, "x": Point(1)}
+    def model_dump(self, *, mode: str, **options: object) -> dict[str, object]:
+        return {"mode": mode, "options": options["exclude_unset"], "x": Point(1)}
 
 
 @pytest.mark.parametrize(
@@ -351,10 +371,10 @@ class Dumps:
     [
         (Point(1, 2), {"x": 1, "y": 2}),
         (Attrs(), {"x": 1}),
-        (Dumps(), {"mode": "json", "exclude_unset": True, "x": {"x": 1, "y": 0}}),
+        (Dumps(), {"mode": "json", "options": True, "x": {"x": 1, "y": 0}}),
         (MappingProxyType({"a": (1, 2)}), {"a": [1, 2]}),
         ("\ud800 alone", "\ud800 alone"),
-        (["\udc00", Dumps()], ["\udc00", {"mode": "json", "exclude_unset": True, "x": {"x": 1, "y": 0}}]),
+        (["\udc00", Dumps()], ["\udc00", {"mode": "json", "options": True, "x": {"x": 1, "y": 0}}]),
         (math.nan, None),
         (["\udc00", math.inf], ["\udc00", None]),
     ],
@@ -362,6 +382,17 @@ class Dumps:
 def test_body_when_values_are_no_plain_json(value: Any, plain: Any) -> None:
     """Records, attrs classes, mappings, pydantic objects and lone surrogates are sent as the JSON that they mean."""
     assert sent(input=value) == {"input": plain}
+
+
+def test_body_when_it_has_pydantic_objects() -> None:
+    """Under the names that the API knows, without what was not set, also where a surrogate stands beside it."""
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model(
+        "Item", kind=(str, pydantic.Field("x", alias="type")), name=(str, ...), more=(int | None, None)
+    )
+    for beside in ("plain", "\udc00"):
+        items = [model(type="message", name="n"), model(name="n"), beside]
+        assert sent(input=items)["input"] == [{"type": "message", "name": "n"}, {"name": "n"}, beside]
 
 
 def test_body_when_it_has_items_of_a_response() -> None:
@@ -478,7 +509,9 @@ def test_response_call_when_the_id_is_odd(response_id: str, base: str) -> None:
 )
 def test_timeout_when_an_http_client_is_told(timeouts: Timeouts, told: tuple[Any, ...]) -> None:
     """To connect, to read the head within the sooner of two, to write, and to get a connection."""
-    assert timeout_of(timeouts) == told
+    connect, _, write, pool = told
+    assert timeout_of(timeouts, is_async=False) == told
+    assert timeout_of(timeouts, is_async=True) == (connect, None, write, pool)  # which times the head as a whole
 
 
 def test_call_when_it_is_changed() -> None:

@@ -190,7 +190,7 @@ def test_format_when_the_kind_contains_itself() -> None:
 
 def test_format_when_a_reference_to_itself_has_a_description() -> None:
     """What stands beside a reference must not be followed round and round."""
-    check_strict(text_format_of(Described))  # the library's fault: RecursionError of _closed
+    check_strict(text_format_of(Described))
 
 
 def test_format_when_a_pydantic_model_contains_itself() -> None:
@@ -439,7 +439,7 @@ def test_parsed_response_when_nobody_said_of_what() -> None:
 def test_parsed_response_when_it_is_copied(again: Callable[[Any], Any]) -> None:
     """A copy can do what the original can."""
     response = parsing(Data)(text('{"city": "Bergen"}'))
-    assert again(response).parsed == Data("Bergen")  # the library's fault: KeyError, the reader is not copied
+    assert again(response).parsed == Data("Bergen")
 
 
 def test_parsed_response_when_it_was_read_is_let_go_of() -> None:

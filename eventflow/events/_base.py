@@ -114,7 +114,7 @@ def encode_json(value: object) -> bytes:
     try:
         return msgspec.json.encode(value, enc_hook=_plain)
     except UnicodeEncodeError:
-        plain = _finite(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True))
+        plain = finite(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True))
         return json.dumps(plain, separators=(",", ":")).encode("ascii")
 
 
@@ -127,14 +127,14 @@ def _plain(value: object) -> object:
     return repr(value)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Numbers as the fast encoder writes them: what JSON has no words for is null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+        return {key: finite(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in cast("list[Any]", value)]
+        return [finite(inner) for inner in cast("list[Any]", value)]
     return value
 
 

@@ -22,18 +22,20 @@ from eventflow.errors import DecodeError, LimitExceeded, UsageError, excerpt
 from eventflow.events._base import RESERVED, Event, Record, Tagged, UnknownEvent, Untyped, class_of_tag, event_classes
 from eventflow.events._names import resolve
 from eventflow.events.error import StreamError
+from eventflow.events.lifecycle import ResponseCompleted
 from eventflow.events.response import (
     Annotation,
     IncompleteDetails,
     InputTokensDetails,
     Logprob,
     OutputTokensDetails,
+    Response,
     ResponseFault,
     TopLogprob,
     Usage,
 )
 
-__all__ = ["STRICT_ERRORS", "check_depth", "decode", "decode_mapping", "decoder_of", "is_flat"]
+__all__ = ["STRICT_ERRORS", "check_depth", "decode", "decode_mapping", "decode_response", "decoder_of", "is_flat"]
 
 Decode: TypeAlias = Callable[[bytes | str], Event]
 Shape: TypeAlias = Callable[[Any], Any]
@@ -79,6 +81,17 @@ def decode(data: bytes | str, name: str = "", *, max_depth: int | None = 128) ->
 def decode_mapping(data: Mapping[str, object], name: str = "") -> Event:
     """One event from its JSON object as Python values, by the lenient way; raises as `decode` does."""
     return _from_object(dict(data), name)
+
+
+def decode_response(data: bytes, *, max_depth: int | None = 128) -> Response:
+    """One response from its JSON; raises as `decode` does."""
+    check_depth(data, max_depth)
+    try:
+        value = msgspec.json.decode(data, type=dict)
+    except STRICT_ERRORS as error:
+        raise DecodeError(f"the response is no JSON object: {error}; it begins with {excerpt(data)}") from error
+    event = decode_mapping({"type": ResponseCompleted.type, "response": value})
+    return cast("ResponseCompleted", event).response
 
 
 def check_depth(data: bytes | str, maximum: int | None) -> None:

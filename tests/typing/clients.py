@@ -27,7 +27,7 @@ stream = client.responses.create(model="m", text_format=Weather, stream=True)
 assert_type(stream, Stream[ParsedResponse[Weather]])
 assert_type(stream.collect().parsed, Weather | None)
 assert_type(next(stream), Event)
-assert_type([text for text in stream.text], list[str])
+assert_type(list(stream.text), list[str])
 flow.run(stream)
 
 with client.responses.retrieve("resp_1", stream=True, starting_after=3) as events:
