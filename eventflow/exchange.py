@@ -217,7 +217,7 @@ class Exchange:
         return refusal_of(response)
 
     def _request(self, call: Call, url: str) -> tuple[Any, _Connection]:
-        connection, trouble = _Connection(), ""
+        connection, trouble, request = _Connection(), "", None
         key = self._settings.key.now() if self._settings.key is not None else None
         try:
             request = self._build(

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import attrs
 import msgspec
@@ -123,15 +123,9 @@ class Settings:
         given = Secret(os.environ if environ is None else environ)
         environ = None  # which may have the key, and a traceback shows variables
         url = base_url if base_url is not None else given.reveal().get("OPENAI_BASE_URL") or _OPENAI
-        try:
-            parts = urlsplit(url)
-            sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # also of a port that is none
-            sound = False
         if "@" in url:
             raise UsageError("base_url has a user name or password in it; give them as a header")
-        if not sound:
-            raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
+        parts = _address(url)
         if api_key is None and given.reveal().get("OPENAI_API_KEY"):
             api_key = Secret(given.reveal()["OPENAI_API_KEY"])
         if api_key is None and parts.hostname == "api.openai.com":
@@ -166,6 +160,18 @@ class Settings:
         words = [parts.query] if parts.query else []
         words += [urlencode([(name, _query_value(value)) for name, value in pairs])] if pairs else []
         return parts._replace(path=parts.path + path, query="&".join(words)).geturl()
+
+
+def _address(url: str) -> SplitResult:
+    """The parts of a base address; raises `UsageError` where it is none."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # also of a port that is none
+        parts = sound = None
+    if parts is None or not sound:
+        raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
+    return parts
 
 
 def _query_value(value: object) -> str:

@@ -241,7 +241,7 @@ def _context_source(manager: Any) -> Source:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals() -> Generator[None]:
     """An SDK raises an error of its own where the server refuses: ours in its place, made of the response in it."""
     try:
         yield

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -74,6 +75,7 @@ AB = answer("a", "b")
 DOCUMENT: JSON = {"id": "resp_1", "status": "completed", "output": [message("ab")]}
 FAILED: JSON = failed()["response"]
 NOW = {"retry-after-ms": "1"}
+CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +87,8 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setattr("eventflow.exchange._FIRST_DELAY", 0.001)
+    # no certificates for each client: to read them takes as long as all else in a test
+    monkeypatch.setattr("ssl.create_default_context", lambda *_, **__: CONTEXT)
 
 
 # --- all ways through one test ---------------------------------------------------------------------------------------

@@ -358,6 +358,45 @@ def test_source_when_it_fails_before_its_deadline_is_no_timeout(way: str) -> Non
     assert run.status == "truncated"
 
 
+@pytest.mark.parametrize("way", MIXED)
+def test_source_when_it_has_no_timers_ends_as_it_ends(way: str) -> None:
+    """Nothing is timed, and nothing is lost: an end is an end, a failure a failure."""
+    run = drive(way, blocks("a"))
+    assert (run.status, run.text) == ("truncated", "a")
+    failure = OSError("cut")
+    run = drive(way, [*blocks("a"), (1e6, failure)])
+    assert (type(run.error), run.text) == (StreamInterrupted, "a")
+    assert run.error is not None
+    assert run.error.__cause__ is failure
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_source_when_it_cannot_be_closed_is_let_go_of(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What closing raises is a line in the log, and changes nothing of the run, which timed out."""
+
+    def close() -> None:
+        raise OSError("no")
+
+    async def aclose() -> None:
+        close()
+
+    clock = Clock()
+    script: Script = [*blocks("a"), (11, PING)]
+    source = Source(close=close, aclose=aclose, timeouts=Timeouts(idle=10))
+    flow = Dispatcher(clock=clock)
+    with caplog.at_level("DEBUG", "eventflow"):
+        if way == "sync":
+            source.items = told(clock, script)
+            run = flow.run(source, check=False)
+        else:
+            source.aitems = atold(clock, script)
+            run = anyio.run(lambda: flow.arun(source, check=False), backend=way)
+    assert timer_of(run) == "idle"
+    assert [record.getMessage() for record in caplog.records if record.name == "eventflow"] == [
+        f"the source of run {run.id} could not be closed"
+    ]
+
+
 # --- against a model -------------------------------------------------------------------------------------------------
 
 ITEMS = {"event": block(delta("x")), "ping": PING, "nothing": b"", "piece": b": and"}
@@ -499,6 +538,72 @@ def test_timer_when_an_error_event_has_come_does_not_count(way: str) -> None:
     clock = Clock()
     run = drive(way, script, clock=clock, timeouts=Timeouts(idle=1))
     assert (run.status, type(run.error), clock.now) == ("failed", APIStreamError, 5)
+
+
+# --- opened again ----------------------------------------------------------------------------------------------------
+
+
+def reopening(way: str, clock: Clock, first: Script, second: Script, *, spent: float, waited: float) -> Source:
+    """A source that gives *first*, and then, *spent* seconds later, *second*."""
+    source = Source()
+
+    def take(script: Script) -> None:
+        if way == "sync":
+            source.items = told(clock, script)
+        else:
+            source.aitems = atold(clock, script)
+
+    def reopen(position: Any, error: Exception | None, pause: Any = None) -> Any:
+        source.reopen = source.areopen = None
+        clock.now += spent
+        source.waited = waited
+        take(second)
+        return "anew"
+
+    async def areopen(position: Any, error: Exception | None) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return reopen(position, error)
+
+    take(first)
+    source.reopen, source.areopen = reopen, areopen
+    return source
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("timeouts", "pace", "timer", "ends"),
+    [
+        (Timeouts(first_event=20, idle=10), 4.0, "first_event", 8 + 30 + 16),  # the head took 5 of the 20
+        (Timeouts(first_event=60, idle=60, total=50), 5.0, "total", 8 + 30 + 15),  # 12 are left
+        (Timeouts(first_event=60, idle=60, total=50), 2.0, "total", 8 + 30 + 12),
+    ],
+)
+def test_source_when_it_is_opened_again_has_the_time_of_a_first_event(
+    way: str, timeouts: Timeouts, pace: float, timer: str, ends: float
+) -> None:
+    """Behind a cut the next event may take as long as a first one; the total counts all that the opening took."""
+    clock = Clock()
+    first: Script = [(4.0, block(created())), (4.0, block(opened()))]
+    source = reopening(way, clock, first, [(pace, PING)] * 20, spent=30.0, waited=5.0)
+    flow = Dispatcher(timeouts=timeouts, clock=clock)
+    run = (
+        flow.run(source, check=False)
+        if way == "sync"
+        else anyio.run(lambda: flow.arun(source, check=False), backend=way)
+    )
+    assert timer_of(run) == timer
+    assert (clock.now, run.events) == (ends, 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_source_when_it_is_opened_again_in_time_goes_on(way: str) -> None:
+    """However long the opening took, idle begins with the next event."""
+    clock = Clock()
+    rest: Script = [(9.0, block(event)) for event in answer("a")[1:]]
+    source = reopening(way, clock, [(4.0, block(created()))], rest, spent=1000.0, waited=0.0)
+    flow = Dispatcher(timeouts=Timeouts(first_event=10, idle=10), clock=clock)
+    run = flow.run(source) if way == "sync" else anyio.run(flow.arun, source, backend=way)
+    assert (run.status, run.text) == ("completed", "a")
 
 
 # --- waits that are cut off ------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def decode_response(data: bytes, *, max_depth: int | None = 128) -> Response:
     """One response from its JSON; raises as `decode` does."""
     check_depth(data, max_depth)
     try:
-        value = msgspec.json.decode(data, type=dict)
+        value = msgspec.json.decode(data, type=dict[str, Any])
     except STRICT_ERRORS as error:
         raise DecodeError(f"the response is no JSON object: {error}; it begins with {excerpt(data)}") from error
     event = decode_mapping({"type": ResponseCompleted.type, "response": value})
