@@ -5,6 +5,7 @@ Nothing here shows a key or a body in its ``repr``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -164,14 +165,11 @@ class Settings:
 
 def _address(url: str) -> SplitResult:
     """The parts of a base address; raises `UsageError` where it is none."""
-    try:
+    with contextlib.suppress(ValueError):  # also of a port that is none
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # also of a port that is none
-        parts = sound = None
-    if parts is None or not sound:
-        raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
-    return parts
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
 
 
 def _query_value(value: object) -> str:
