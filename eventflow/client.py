@@ -168,7 +168,8 @@ class _Texts:
 class Stream(_Handle[R_co]):
     """The events of an answer that is still coming: iterate it, or give it to a dispatcher.
 
-    Use it in a ``with`` block, or read it to its end; a bare ``break`` out of a loop over it closes it too.
+    Use it in a ``with`` block, or read it to its end; a bare ``break`` out of a loop over it closes it too, unless
+    ``next`` was used before.
     """
 
     _events: EventStream | None = None
@@ -340,8 +341,7 @@ class Responses:
             ConnectionFailed, StreamTimeout: No answer came, after the retries.
             APIStreamError: Without *stream*: the response failed.
         """
-        call = create_call(self._settings, stream=stream, text_format=text_format, **parameters)
-        parameters.clear()  # what was asked stands in no traceback
+        call = _create_call(self._settings, stream, text_format, parameters)
         return self._stream(call) if stream else self._document(call, check=True)
 
     @overload
@@ -431,8 +431,7 @@ class AsyncResponses:
     ) -> Response: ...
     async def create(self, *, stream: bool = False, text_format: Any = None, **parameters: Any) -> Any:
         """`Responses.create`, async."""
-        call = create_call(self._settings, stream=stream, text_format=text_format, **parameters)
-        parameters.clear()
+        call = _create_call(self._settings, stream, text_format, parameters)
         return await (self._stream(call) if stream else self._document(call, check=True))
 
     @overload
@@ -486,21 +485,34 @@ class AsyncResponses:
         return _response_of(exchange, await adrive(exchange.document(), http, call), check=check)
 
 
+def _create_call(settings: Settings, stream: bool, text_format: Any, parameters: dict[str, Any]) -> Call:
+    """`create_call`, of which no traceback shows what was asked: *parameters* are empty behind it."""
+    failure: UsageError | None = None
+    try:
+        return create_call(settings, stream=stream, text_format=text_format, **parameters)
+    except UsageError as error:
+        failure = error.with_traceback(None)
+    finally:
+        parameters.clear()
+    raise failure
+
+
 def _response_of(exchange: Exchange, body: bytes, *, check: bool) -> Response:
     """The response that a body is; *check* raises where it failed."""
     limits, headers = exchange.limits, exchange.response.headers
     content_type = str(headers.get("content-type") or "")
     if content_type.startswith("text/event-stream"):  # some servers stream whatever they are asked
         response = collect(body, wire=exchange.wire, limits=limits)
-    elif body.lstrip()[:1] != b"{":
+    else:
+        body = body.removeprefix(b"\xef\xbb\xbf").strip()  # a byte order mark is none of JSON's
+        response = decode_response(body, max_depth=limits.json_depth) if body[:1] == b"{" else Response()
+    if response == Response():
         raise UnexpectedContentType(
             f"the server answered HTTP {exchange.response.status_code} with {content_type or 'no content type'}, not "
             f"with a response in JSON; is the address right? It begins with {excerpt(body)!r}",
             content_type=content_type,
             excerpt=excerpt(body, 4096),
         )
-    else:
-        response = decode_response(body, max_depth=limits.json_depth)
     failed = response.status == "failed" and check
     if failed or (response.error is not None and (check or response.id is None)):
         outcome = Outcome()
@@ -659,4 +671,5 @@ def _options(settings: Settings) -> dict[str, Any]:
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=100),
         "trust_env": not settings.on_loopback,
         "timeout": None,  # every request brings its own
+        "verify": settings.base_url.startswith("https"),  # or certificates are loaded (36 ms) that nobody looks at
     }

@@ -42,6 +42,7 @@ from eventflow.events import (
     StreamError,
     TextEvent,
     ToolCall,
+    UnknownEvent,
     encode_json,
     resolve,
 )
@@ -84,6 +85,7 @@ _ROLL = 256 * 1024  # bytes of events kept under way: a few previews of images c
 _SCAN = re.compile(rb"event: (.++)\ndata: (.*+)\n\n|((?s:.++))").findall
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
 _REPEATED = (TextEvent, RefusalEvent, ReasoningEvent, FunctionCallArgumentsDelta)  # what shows if it comes twice
+_PINGS = {"ping", "keepalive", "keep-alive", "heartbeat"}
 _STRUCTURE = (ItemEvent, LifecycleEvent, ErrorEvent)  # events that say how a run goes: never fused
 _KINDS = {FunctionCall.type: "function", CustomToolCall.type: "custom", McpCall.type: "mcp"}
 
@@ -130,6 +132,7 @@ class Engine:
         self._folded = 0
         self._roll_at = _ROLL  # bytes received at which they are let go of, few as they may be
         self._count = 0  # events before those
+        self._pings = 0  # events that only keep the line warm
         self._recent: list[Any] = []  # of those, the last ones that would show if they came twice
         self._sequence = Sequence(self._snapshot.note, strict=strict)
         self._calls: dict[type[Event], int] = {OutputItemAdded: 0, OutputItemDone: 0}
@@ -145,6 +148,11 @@ class Engine:
     def count(self) -> int:
         """Events received so far, the one under way included."""
         return self._count + len(self._pending)
+
+    @property
+    def progress(self) -> int:
+        """Events that mean that the source is at work: all but pings."""
+        return self.count - self._pings
 
     def fold(self) -> Snapshot:
         """The received fold, brought up to date."""
@@ -387,9 +395,11 @@ class Engine:
         if not self._keep and self._unheard(frame):
             self._count += 1
             return
+        if not frame.data or frame.data.isspace():  # a ping
+            return
         try:
             if self._wire is None:
-                if frame.data.strip() in ("", "{}", "[DONE]"):  # a ping, or an end, says nothing of the wire
+                if frame.data.strip() in ("{}", "[DONE]"):  # neither says anything of the wire
                     return
                 self._wire = detect(frame, self._limits)
             events = self._wire.feed(frame)
@@ -515,6 +525,8 @@ class Engine:
         if self.outcome.over:
             return
         if not issubclass(type(event), _STRUCTURE):
+            if isinstance(event, UnknownEvent) and (event.type in _PINGS or not event.data):
+                self._pings += 1
             yield from self._pass(event)
             return
         if isinstance(event, OutputItemAdded | OutputItemDone):

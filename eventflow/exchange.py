@@ -34,7 +34,7 @@ from eventflow.events import Response
 from eventflow.http import abody_of, body_at_hand, body_of, interrupter, refusal_of, shut_down
 from eventflow.outcome import Position
 from eventflow.reading import Interruptible, Watchdog
-from eventflow.request import Call, Secret, Settings, head_seconds, sendable, timeout_of
+from eventflow.request import Call, Secret, Settings, head_seconds, response_path, sendable, timeout_of
 from eventflow.schema import parsing
 from eventflow.sources import Reopened, Source, open_source
 from eventflow.waiting import Interrupted, Waiter, shielded, sleep, waiter
@@ -174,7 +174,7 @@ class Exchange:
             return attrs.evolve(call, headers={**call.headers, "last-event-id": position.last_event_id}), "anew"
         if position.response_id and position.sequence_number is not None:
             query = {"stream": True, "starting_after": position.sequence_number}
-            url = self._settings.url(f"/responses/{position.response_id}", query)
+            url = self._settings.url(response_path(position.response_id), query)
             return _get(call, url), "anew"
         return None, "no"
 
@@ -241,9 +241,11 @@ class Exchange:
         """From here on our own timers count; the client's is for connections that they cannot cut."""
         timeout = request.extensions.get("timeout")
         if isinstance(timeout, dict):
-            shared = self.response.extensions.get("http_version") == b"HTTP/2"  # whose socket is not ours to shut down
+            extensions = self.response.extensions  # the socket of HTTP/2 is not ours to shut down
+            ours = "network_stream" in extensions and extensions.get("http_version") != b"HTTP/2"
             first, idle = self.call.timeouts.first_event, self.call.timeouts.idle
-            timeout["read"] = max(first, idle) if shared and first is not None and idle is not None else None
+            never = self._is_async or ours or first is None or idle is None
+            timeout["read"] = None if never else max(first or 0.0, idle or 0.0)
 
     def _authorize(self, request: Any, key: Secret | None) -> None:
         """Add the client's headers and its key, which no variable of ours ever holds."""

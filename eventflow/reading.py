@@ -54,7 +54,7 @@ class _Reading:
         if self._late is not None:
             raise self._late
         now = self._clock()
-        deadline = inf if self._timers is None else self._timers.begin(now, self._engine.count)
+        deadline = inf if self._timers is None else self._timers.begin(now, self._engine.progress)
         if self._outcome.linger is not None:
             if self._lingers_until is None:
                 self._lingers_until = now + self._outcome.linger
@@ -88,7 +88,7 @@ class _Reading:
     def _reopened(self, began: float) -> None:
         self._lingers_until = self._late = None
         if self._timers is not None:
-            self._timers.anew(self._engine.count, self._source.waited, self._clock() - began)
+            self._timers.anew(self._engine.progress, self._source.waited, self._clock() - began)
 
     @property
     def _drains(self) -> bool:

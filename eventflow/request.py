@@ -31,6 +31,7 @@ __all__ = [
     "create_call",
     "head_seconds",
     "response_call",
+    "response_path",
     "sendable",
     "timeout_of",
 ]
@@ -59,16 +60,23 @@ class Secret:
     @property
     def sendable(self) -> bool:
         """Whether it is text that a header may have, as far as it is known now."""
-        return not isinstance(self._value, str) or (self._value != "" and sendable(self._value))
+        if isinstance(self._value, str):
+            return self._value != "" and sendable(self._value)
+        return callable(self._value) or isinstance(self._value, Mapping)
 
     def now(self) -> Secret:
         """The value as it is now, where a function gives it."""
+        if not callable(self._value):
+            return self
         try:
-            return Secret(self._value()) if callable(self._value) else self
+            now = Secret(self._value())
         except EventflowError:
             raise
         except Exception as error:
             raise UsageError(f"the function given as api_key failed: {type(error).__name__}: {error}") from error
+        if not now.sendable:
+            raise UsageError("the function given as api_key gave what no header may have; it is not shown here")
+        return now
 
     def reveal(self) -> Any:
         """The value."""
@@ -135,6 +143,9 @@ class Settings:
             raise UsageError("api_key has characters that no header may have, perhaps a line end; it is not shown here")
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
             raise UsageError(f"max_retries takes an integer from 0 on, not {max_retries!r}")
+        for name, given_record, kind in (("limits", limits, Limits), ("timeouts", timeouts, Timeouts)):
+            if given_record is not None and not isinstance(given_record, kind):
+                raise UsageError(f"{name} takes {kind.__name__}(...), not {given_record!r}")
         limits = limits if limits is not None else Limits()
         wire_named(wire, limits)  # a misspelt one fails here
         return cls(
@@ -316,21 +327,27 @@ def response_call(
     """``GET /responses/ID``, ``POST /responses/ID/cancel`` and the like.
 
     Raises:
-        UsageError: The id is empty.
+        UsageError: The id is none.
     """
-    if not response_id:
-        raise UsageError("the id of a response is empty")
     query: dict[str, object] = {"stream": True} if stream else {}
     if starting_after is not None:
         query["starting_after"] = starting_after
     return Call(
         method=method,
-        url=settings.url(f"/responses/{quote(response_id, safe='')}{action}", {**query, **(extra_query or {})}),
+        url=settings.url(response_path(response_id) + action, {**query, **(extra_query or {})}),
         headers=_headers({}, extra_headers, stream),
         stream=stream,
         timeouts=timeouts if timeouts is not None else settings.timeouts,
         resume=resume,
     )
+
+
+def response_path(response_id: str) -> str:
+    """Where a response is; raises `UsageError` for an id that would lead elsewhere."""
+    if not response_id.strip("."):
+        what = "is empty" if not response_id else f"cannot be {response_id!r}"
+        raise UsageError(f"the id of a response {what}")
+    return f"/responses/{quote(response_id, safe='')}"
 
 
 def _headers(own: Mapping[str, str], extra: Mapping[str, str] | None, stream: bool) -> dict[str, str]:
@@ -349,7 +366,8 @@ def _json(body: Mapping[str, object]) -> bytes:
             plain = msgspec.to_builtins(body, enc_hook=_plain, str_keys=True)
             return json.dumps(finite(plain), separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the parameters of the request are no JSON: {error}") from error
+        # without the frames below: their variables are what was asked
+        raise UsageError(f"the parameters of the request are no JSON: {error}") from error.with_traceback(None)
 
 
 def _plain(value: Any) -> object:

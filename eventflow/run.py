@@ -235,7 +235,7 @@ class Run:
             return inf, None
         now = self._clock()
         self._timers.end(now)
-        left = self._timers.begin(now, self.events) - now
+        left = self._timers.begin(now, self._engine.progress) - now
         return (left, None) if left > 0 else (0.0, self._timers.error())
 
     def _open_push(self) -> None:
@@ -286,7 +286,7 @@ class Run:
         finally:
             if self._timers is None:
                 self._timers = Timers(self._timeouts or Timeouts())
-            self._timers.begin(self._clock(), self.events)
+            self._timers.begin(self._clock(), self._engine.progress)
             self._fed.release()
 
     async def _asend(self, item: Any, *, throw: bool) -> None:

@@ -140,14 +140,20 @@ def _refers(schema: Any, name: str) -> bool:
 
 
 def _is_open(schema: Any) -> bool:
-    """Whether an object somewhere in *schema* has free keys."""
-    if isinstance(schema, list):
-        return any(map(_is_open, cast("Any", schema)))
-    if not isinstance(schema, dict):
+    """Whether something in *schema* is left open: free keys, elements of any kind, tuples; strict mode has no words."""
+    node = cast("dict[str, Any]", schema) if isinstance(schema, dict) else {}
+    options = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
+    if options:
+        return any(map(_is_open, options))
+    if "$ref" in node or "enum" in node or "const" in node:
         return False
-    node = cast("dict[str, Any]", schema)
-    free = node.get("type") == "object" and ("properties" not in node or node.get("additionalProperties"))
-    return bool(free) or any(map(_is_open, node.values()))
+    if node.get("type") == "object":
+        fields = cast("dict[str, Any]", node.get("properties", {}))
+        free = "properties" not in node or bool(node.get("additionalProperties"))
+        return free or any(map(_is_open, fields.values()))
+    if node.get("type") == "array":
+        return "prefixItems" in node or _is_open(node.get("items"))
+    return "type" not in node
 
 
 def _closed(schema: Any, definitions: dict[str, Any], inside: frozenset[str] = frozenset()) -> Any:

@@ -73,14 +73,10 @@ class Peer:
             if not self._connection.recv(1):
                 self.server.note_left()
 
-    def reset(self) -> None:
-        """Drop the connection with a reset."""
+    def abort(self) -> None:
+        """Drop the connection with a reset, at once."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.closes = True
-
-    def abort(self) -> None:
-        """Drop the connection with a reset at once; `reset` ends it in order before."""
-        self.reset()
         os.close(self._connection.detach())
 
     def patience(self, seconds: float) -> None:

@@ -913,6 +913,18 @@ def test_cancel_when_a_response_is_under_way(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", FEW)
+def test_resumption_when_the_servers_id_is_odd(way: str) -> None:
+    """It stays one segment of the path: a server does not choose where the key goes next."""
+    odd = "../../admin?x=1#y"
+    events = [{**event, "sequence_number": number} for number, event in enumerate([created(odd), *deltas("a", "b")])]
+    last = {**completed(message("ab"), response_id=odd), "sequence_number": 3}
+    with Server(sse(events, end=b""), sse([last])) as server:
+        assert ask(way, server, stream=True, resume=True).output_text == "ab"
+    path = server.requests[1].path.partition("?")[0]  # the library's fault: _rest_of() quotes no id
+    assert path == "/v1/responses/..%2F..%2Fadmin%3Fx%3D1%23y"
+
+
+@pytest.mark.parametrize("way", FEW)
 def test_retrieve_when_there_is_no_id(way: str) -> None:
     """Nothing is sent."""
 
@@ -1947,7 +1959,7 @@ TROUBLES: dict[str, tuple[Callable[[], Any], type[EventflowError]]] = {
     "page": (lambda: serving(document(b"<html>", headers=HTML)), UnexpectedContentType),
     "truncated": (lambda: serving(sse(AB[:3])), StreamTruncated),
     "cut": (lambda: serving(sse(AB[:3], end=b"")), StreamInterrupted),
-    "reset stream": (lambda: serving(sse(AB[:3], then=Peer.reset)), StreamInterrupted),
+    "reset stream": (lambda: serving(sse(AB[:3], then=Peer.abort)), StreamInterrupted),
     "garbled": (lambda: serving(sse([*AB[:3], b"data: {]\n\n"])), DecodeError),
     "garbled chunk": (lambda: serving(sse(AB[:3], end=b"zz\r\n")), StreamInterrupted),
     "compressed": (lambda: serving(sse(AB, headers={"content-encoding": "gzip"})), DecodeError),
@@ -2053,6 +2065,25 @@ def test_secrets_when_a_key_has_a_line_end(cls: type, vault: Vault, monkeypatch:
     monkeypatch.setenv("OPENAI_API_KEY", vault.key + "\n")
     with pytest.raises(UsageError, match="perhaps a line end") as caught:
         cls(base_url="http://127.0.0.1:1")
+    assert vault.found_in(told(caught.value)) == []
+
+
+@pytest.mark.parametrize("way", FEW)
+@pytest.mark.parametrize("fault", [httpx.ConnectError, httpx.ReadError, httpx.ReadTimeout, httpx.LocalProtocolError])
+def test_secrets_when_frames_of_the_http_client_have_them(way: str, fault: type[Exception], vault: Vault) -> None:
+    """Its variables are headers and bodies: its frames go, also those of what caused its error."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        headers, body = dict(request.headers), request.content
+        try:
+            raise OSError(f"{len(headers)} headers, {len(body)} bytes")
+        except OSError as error:
+            raise fault("no") from error
+
+    cls = httpx.Client if way == "sync" else httpx.AsyncClient
+    http: Any = cls(transport=httpx.MockTransport(handle))
+    with pytest.raises(EventflowError) as caught:
+        play(way, "http://models.invalid/v1", vault.ask, vault=vault, http_client=http)
     assert vault.found_in(told(caught.value)) == []
 
 

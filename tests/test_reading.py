@@ -1337,3 +1337,15 @@ def test_feed_when_a_run_is_over_by_a_timer_is_nothing() -> None:
         run.feed("no source may yield this")
     assert isinstance(run.error, EventflowError)
     assert (run.status, run.events) == ("timeout", 0)
+
+
+@pytest.mark.parametrize(
+    "ping", [b'event: ping\ndata: {"type":"ping"}\n\n', b"data: {}\n\n", b"data:\n\n", b"data: \n\n"]
+)
+def test_pings_when_they_are_events_reset_no_timer(ping: bytes) -> None:
+    """Whatever form a server gives them, they are no progress."""
+    clock = Clock()
+    flow = Dispatcher(timeouts=Timeouts(idle=100), clock=clock)
+    run = flow.run(told(clock, [(0.0, block(created())), *((30.0, ping) for _ in range(9))]), check=False)
+    assert timer_of(run) == "idle"
+    assert clock.gone == 120

@@ -519,3 +519,24 @@ def test_call_when_it_is_changed() -> None:
     made = Call(method="GET", url=HERE, headers={}, timeouts=Timeouts())
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         made.url = "http://example.com"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("given", [lambda: None, lambda: b"sk", lambda: "a\nb"])
+def test_secret_when_its_function_gives_no_header(given: Any) -> None:
+    """What a function gives for a key is looked at before it is sent."""
+    with pytest.raises(UsageError, match="gave what no header may have"):
+        Secret(given).now()
+
+
+@pytest.mark.parametrize("changes", [{"limits": 3}, {"timeouts": 3}, {"api_key": Secret(b"sk")}])  # type: ignore[arg-type]
+def test_settings_when_a_record_is_none(changes: dict[str, Any]) -> None:
+    """A number where a record belongs, and bytes for a key, are told apart from what can be."""
+    with pytest.raises(UsageError):
+        settings(**changes)
+
+
+@pytest.mark.parametrize("response_id", [".", ".."])
+def test_response_call_when_the_id_would_lead_elsewhere(response_id: str) -> None:
+    """Dots are folded by HTTP clients: they are no id."""
+    with pytest.raises(UsageError, match="cannot be"):
+        response_call(settings(HERE), "GET", response_id)
