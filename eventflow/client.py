@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 from eventflow.dispatcher import Dispatcher, collect
 from eventflow.errors import APIStreamError, UnexpectedContentType, UsageError, excerpt
 from eventflow.events import Event, Response, ResponseFailed, TextDelta, TextDone
-from eventflow.events._decode import decode_response
+from eventflow.events._decode import decode_object, decode_response
 from eventflow.exchange import Exchange, adrive, astream_source, drive, stream_source
 from eventflow.limits import Limits
 from eventflow.outcome import Outcome
@@ -505,7 +505,7 @@ def _response_of(exchange: Exchange, body: bytes, *, check: bool) -> Response:
         response = collect(body, wire=exchange.wire, limits=limits)
     else:
         body = body.removeprefix(b"\xef\xbb\xbf").strip()  # a byte order mark is none of JSON's
-        response = decode_response(body, max_depth=limits.json_depth) if body[:1] == b"{" else Response()
+        response = _decoded(exchange, body) if body[:1] in (b"{", b"[") else Response()
     if response == Response():
         raise UnexpectedContentType(
             f"the server answered HTTP {exchange.response.status_code} with {content_type or 'no content type'}, not "
@@ -525,6 +525,17 @@ def _response_of(exchange: Exchange, body: bytes, *, check: bool) -> Response:
     return response if exchange.parse is None else exchange.parse(response)
 
 
+def _decoded(exchange: Exchange, body: bytes) -> Response:
+    """The response that a JSON body is: as it stands, or by way of the frames that would have brought it."""
+    depth = exchange.limits.json_depth
+    if exchange.provider.name == "responses":
+        return decode_response(body, max_depth=depth) if body[:1] == b"{" else Response()
+    value = decode_object(body, max_depth=depth)
+    frames = exchange.provider.frames(value)
+    flow = Dispatcher(limits=exchange.limits, snapshot=True)
+    return flow.run(iter(frames), wire=exchange.wire).response if frames else Response()
+
+
 # --- clients ---------------------------------------------------------------------------------------------------------
 
 
@@ -540,10 +551,11 @@ class Client(_Base):
     """A client of one server. It may be used by several threads; close it at the end, or use it in a ``with`` block.
 
     Args:
-        api_key: The key, or a function that gives it for each request; by default ``OPENAI_API_KEY``. It is shown
-            nowhere.
-        base_url: Where the API begins; by default ``OPENAI_BASE_URL``, or OpenAI's.
-        wire: Whose API it is; see `eventflow.wires`.
+        api_key: The key, or a function that gives it for each request; by default ``OPENAI_API_KEY``,
+            ``ANTHROPIC_API_KEY`` or ``GEMINI_API_KEY``. It is shown nowhere.
+        base_url: Where the API begins; by default ``OPENAI_BASE_URL``, ``ANTHROPIC_BASE_URL`` or
+            ``GOOGLE_GEMINI_BASE_URL``, or the provider's own address.
+        wire: Whose API it is: ``responses``, ``chat``, ``anthropic`` or ``gemini``. Requests are made in its words.
         timeouts: How long to wait.
         max_retries: How often a request is sent again before its first event: on HTTP 408, 409, 429 and 5xx and on
             failed connections, after a growing pause or what the server asks for, up to 60 s.
@@ -551,6 +563,7 @@ class Client(_Base):
         headers: More headers, for every request.
         follow_redirects: Follow redirects within the origin; others never, for they would take the key along.
         limits: What one answer may cost.
+        lenient: Leave out, with a warning, what the provider cannot be told; else that is an error.
         http_client: What sends the requests, in place of an ``httpx.Client`` of our own; yours to close.
     """
 
@@ -566,6 +579,7 @@ class Client(_Base):
         headers: Mapping[str, str] | None = None,
         follow_redirects: bool = False,
         limits: Limits | None = None,
+        lenient: bool = False,
         http_client: HTTPClient | None = None,
     ) -> None:
         key, api_key = None if api_key is None else Secret(api_key), None
@@ -580,6 +594,7 @@ class Client(_Base):
             headers=more,
             follow_redirects=follow_redirects,
             limits=limits,
+            lenient=lenient,
         )
         if http_client is None:
             import httpx
@@ -622,6 +637,7 @@ class AsyncClient(_Base):
         headers: Mapping[str, str] | None = None,
         follow_redirects: bool = False,
         limits: Limits | None = None,
+        lenient: bool = False,
         http_client: AsyncHTTPClient | None = None,
     ) -> None:
         key, api_key = None if api_key is None else Secret(api_key), None
@@ -636,6 +652,7 @@ class AsyncClient(_Base):
             headers=more,
             follow_redirects=follow_redirects,
             limits=limits,
+            lenient=lenient,
         )
         self._own: AsyncHTTPClient | None = None
         if http_client is None:

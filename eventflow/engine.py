@@ -48,6 +48,7 @@ from eventflow.events import (
 )
 from eventflow.events._base import class_of_tag
 from eventflow.events._decode import STRICT_ERRORS
+from eventflow.json_array import ElementDecoder, begins_array
 from eventflow.limits import Limits
 from eventflow.outcome import Outcome, Position, error_event_in
 from eventflow.plan import Plan
@@ -83,6 +84,7 @@ _BATCH = 256  # events folded at once: few calls, and little memory under way
 _ROLL = 256 * 1024  # bytes of events kept under way: a few previews of images could fill memory
 # Canonical blocks, and then, as one piece, everything from the first byte on that is of none.
 _SCAN = re.compile(rb"event: (.++)\ndata: (.*+)\n\n|((?s:.++))").findall
+_SCAN_ANY = re.compile(rb"(?:event: (.++)\n|)data: (.*+)\n\n|((?s:.++))").findall  # also without a name
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
 _REPEATED = (TextEvent, RefusalEvent, ReasoningEvent, FunctionCallArgumentsDelta)  # what shows if it comes twice
 _PINGS = {"ping", "keepalive", "keep-alive", "heartbeat"}
@@ -116,14 +118,17 @@ class Engine:
         self._keep = keep
         self._is_async = is_async
         self._deliver = deliver
-        self._wire: Wire | None = wire_named(wire, limits) if wire is not None else None
+        self._wire: Wire | None = None
         # bytes
-        self._decoder = Decoder(max_event_bytes=limits.event_bytes)
+        self._decoder = Decoder(max_event_bytes=limits.event_bytes, error_field=True)
         self._tail = b""  # an unfinished event that the decoder has not seen
         self._head = b""  # the start of the body, for the message when it is no event stream
         self._size = 0  # bytes received
         self._began = 0  # of those, how many came before the body at hand
+        self._array: ElementDecoder | None = None  # of a body that is one array of JSON
         self._fused: dict[bytes, Fused] = {}
+        self._short: Callable[[str, bytes], Event | None] | None = None  # the short way of a wire that translates
+        self._straight: dict[type[Event], tuple[Call, ...] | None] = {}  # the calls for its events
         self._name = b""  # with _raw: the frame under way
         self._raw: bytes | Frame | None = None
         # events
@@ -140,7 +145,14 @@ class Engine:
         bounds = [bound for bound in (limits.text, limits.arguments) if bound is not None]
         self._near = min(bounds) if bounds and keep else sys.maxsize  # a bound may be reached behind so many bytes
         self._exact = False  # whether it is measured now, after every event
+        if wire is not None:
+            self._take_wire(wire_named(wire, limits))
         self._resumed = False  # whether the source goes on behind events that it gave before
+
+    def _take_wire(self, wire: Wire) -> None:
+        """From here on the frames are of this wire."""
+        self._wire = wire
+        self._short = getattr(wire, "delta", None)
 
     # --- what a run shows --------------------------------------------------------------------------------------------
 
@@ -259,7 +271,13 @@ class Engine:
                 if not self._head and chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark
                 self._head += chunk[: _HEAD - len(self._head)]
+                if self._array is None and begins_array(self._head):
+                    self._array = ElementDecoder(max_event_bytes=self._limits.event_bytes)
+                    chunk, self._tail = self._tail + chunk, b""
             self._size += len(chunk)
+            if self._array is not None:
+                yield from self._elements(chunk)
+                continue
             if self._size > self._near:
                 self._approach(len(chunk))
             if self._tail:
@@ -272,6 +290,14 @@ class Engine:
                 if outcome.over or chain.cancelled:
                     return
                 idle, chunk = decoder.idle, chunk[end:]
+            if self._short is not None:
+                yield from self._translate(chunk)
+                if outcome.over or chain.cancelled:
+                    return
+                idle = decoder.idle
+                if len(self._pending) >= _BATCH or self._size >= self._roll_at:
+                    self._roll()
+                continue
             pending = self._pending
             for name, data, rest in _SCAN(chunk):
                 entry = fused.get(name) or self._fuse(name)
@@ -325,6 +351,59 @@ class Engine:
                         return
             if len(pending) >= _BATCH or self._size >= self._roll_at:
                 self._roll()
+
+    def _translate(self, chunk: bytes) -> Steps:
+        """Canonical blocks of a wire that translates: the next pieces of what is open take the short way."""
+        chain, outcome, sequence = self.chain, self.outcome, self._sequence
+        short, straight = self._short, self._straight
+        assert short is not None
+        for name, data, rest in _SCAN_ANY(chunk):
+            if rest:
+                yield from self._rest(rest)
+                return
+            event: Any = short(name.decode("latin-1") if name else "message", data)
+            if event is None:
+                yield from self._frame(self._frame_of(name or b"message", data))
+                if outcome.over or chain.cancelled:
+                    return
+                continue
+            if self._keep:
+                sequence.expected = event.sequence_number + 1
+                self._pending.append(event)
+            else:
+                self._count += 1
+            self._name, self._raw = name or b"message", data
+            cls = cast("type[Event]", type(event))
+            if cls not in straight:
+                straight[cls] = chain.straight(cls, cls.type)
+            calls = straight[cls]
+            if calls is None:
+                yield from chain.dispatch(event)
+            else:
+                for call in calls:
+                    try:
+                        result = call(event)
+                    except Exception as error:
+                        chain.failed(error, call, event)
+                    else:
+                        if result is not None and type(result) not in INERT:
+                            yield from chain.follow(result, chain.step_of(call, event), event)
+                if self._deliver:
+                    yield event
+            if chain.attention:
+                yield from chain.drain()
+                if chain.cancelled:
+                    return
+
+    def _elements(self, chunk: bytes) -> Steps:
+        """A body that is one array of JSON: each element is a frame."""
+        assert self._array is not None
+        for element in self._array.feed(chunk):
+            yield from self._frame(Frame(data=element))
+            if self.outcome.over or self.chain.cancelled:
+                return
+        if self._array.error is not None:
+            self.outcome.fail(self._array.error)
 
     def _restart(self) -> None:
         """Another body has taken the place of one that was cut."""
@@ -401,7 +480,8 @@ class Engine:
             if self._wire is None:
                 if frame.data.strip() in ("{}", "[DONE]"):  # neither says anything of the wire
                     return
-                self._wire = detect(frame, self._limits)
+                self._take_wire(detect(frame, self._limits))
+            assert self._wire is not None
             events = self._wire.feed(frame)
         except (DecodeError, LimitExceeded) as error:
             if isinstance(error, DecodeError) and error.frame is None:
@@ -409,7 +489,11 @@ class Engine:
             self.outcome.fail(error)
             return
         for event in events:
-            if frame.event not in ("message", event.type) and resolve(frame.event) not in (None, type(event)):
+            if (
+                self._short is None
+                and frame.event not in ("message", event.type)
+                and resolve(frame.event) not in (None, type(event))
+            ):
                 self._snapshot.note(
                     "name", f"a frame named {frame.event!r} carries {event.type!r}; the data is believed"
                 )
@@ -476,7 +560,7 @@ class Engine:
         if self._tail:
             tail, self._tail = self._tail, b""
             yield from self._frames(tail)
-        rest = None if self.outcome.over else self._decoder.unfinished
+        rest = None if self.outcome.over or self._array is not None else self._decoder.unfinished
         if rest is not None and _is_object(rest.data):
             self._snapshot.note("unfinished", "the last event had no blank line after it; it was whole and is kept")
             yield from self._frame(rest)
@@ -486,7 +570,7 @@ class Engine:
                 yield from self._receive(event)
         if self.outcome.over or self.chain.cancelled:
             return
-        if not plausible(self._head) and not self.count:
+        if not plausible(self._head) and self._array is None and not self.count:
             error: DecodeError | StreamTruncated = DecodeError(
                 f"no server-sent event in {self._size:,} bytes: this is no event stream. It begins with "
                 f"{excerpt(self._head)!r}"

@@ -93,6 +93,7 @@ class Exchange:
         waited: Seconds from the request to the head of that.
         wire: Whose frames a stream has.
         limits: What the answer may cost.
+        provider: Whose answer it is.
         parse: Makes of a response what the call asked the text to be, or None.
     """
 
@@ -102,6 +103,7 @@ class Exchange:
         self.waited = 0.0
         self.wire = settings.wire
         self.limits = settings.limits
+        self.provider = settings.provider
         self.parse: Callable[[Response], Response] | None = parsing(call.parsed_as) if call.parsed_as else None
         self._settings = settings
         self._build = http.build_request
@@ -172,7 +174,8 @@ class Exchange:
             return _get(call, url), "on"
         if position.last_event_id:
             return attrs.evolve(call, headers={**call.headers, "last-event-id": position.last_event_id}), "anew"
-        if position.response_id and position.sequence_number is not None:
+        counts = self._settings.provider.name == "responses"  # other numbers are those of our translation
+        if counts and position.response_id and position.sequence_number is not None:
             query = {"stream": True, "starting_after": position.sequence_number}
             url = self._settings.url(response_path(position.response_id), query)
             return _get(call, url), "anew"
@@ -253,8 +256,13 @@ class Exchange:
         request.headers.update(
             {name: text for name, text in self._settings.headers.reveal().items() if name.lower() not in taken}
         )
-        if key is not None and "authorization" not in request.headers:
-            request.headers["authorization"] = f"Bearer {key.reveal()}"
+        always = self._settings.provider.headers(None)
+        for name, text in always.items():
+            request.headers.setdefault(name, text)
+        if key is not None and not any(
+            name in request.headers for name in self._settings.provider.headers("") if name not in always
+        ):
+            request.headers.update(self._settings.provider.headers(key.reveal()))
         if not all(map(sendable, request.headers.values())):  # the HTTP client would show it in its log
             raise ValueError
 

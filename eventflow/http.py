@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from eventflow.errors import DecodeError, HTTPStatusError, StreamTruncated, UnexpectedContentType, excerpt
+from eventflow.json_array import begins_array
 from eventflow.sse import plausible
 
 __all__ = ["abody_of", "body_at_hand", "body_of", "interrupter", "is_response", "refusal_of", "shut_down", "slices"]
@@ -129,7 +130,7 @@ class _Head:
                 yield chunk
                 continue
             self._held += chunk
-            if self.status < 300 and plausible(self._held) and len(self._held) >= 6:
+            if self.status < 300 and (begins_array(self._held) or (plausible(self._held) and len(self._held) >= 6)):
                 self._trusted = True
                 yield self._held
             elif len(self._held) >= _EXCERPT:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -18,6 +19,7 @@ import msgspec
 from eventflow.errors import EventflowError, UsageError
 from eventflow.events._base import finite
 from eventflow.limits import Limits
+from eventflow.providers import PROVIDERS, Provider, provider_named
 from eventflow.schema import text_format_of
 from eventflow.timers import Timeouts
 from eventflow.wires import wire_named
@@ -97,6 +99,8 @@ class Settings:
         follow_redirects: Whether to follow redirects within the origin.
         limits: What one answer may cost.
         wire: Whose frames its streams have.
+        provider: How its requests are made.
+        lenient: Whether to leave out, with a warning, what the provider cannot be told.
     """
 
     base_url: str
@@ -108,6 +112,8 @@ class Settings:
     follow_redirects: bool
     limits: Limits
     wire: str
+    provider: Provider
+    lenient: bool
 
     @classmethod
     def of(
@@ -122,6 +128,7 @@ class Settings:
         headers: Secret,
         follow_redirects: bool,
         limits: Limits | None,
+        lenient: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> Settings:
         """Check what a client was given, and read the rest from the environment.
@@ -131,23 +138,28 @@ class Settings:
         """
         given = Secret(os.environ if environ is None else environ)
         environ = None  # which may have the key, and a traceback shows variables
-        url = base_url if base_url is not None else given.reveal().get("OPENAI_BASE_URL") or _OPENAI
+        limits = limits if limits is not None else Limits()
+        if not isinstance(limits, Limits):
+            raise UsageError(f"limits takes Limits(...), not {limits!r}")
+        wire_named(wire, limits)  # a misspelt one fails here
+        provider = provider_named(wire if wire in PROVIDERS else "responses")  # a stranger's wire, with our requests
+        own = given.reveal().get(provider.url_name)
+        url = base_url if base_url is not None else provider.base_of(own) if own else provider.base_url
         if "@" in url:
             raise UsageError("base_url has a user name or password in it; give them as a header")
         parts = _address(url)
-        if api_key is None and given.reveal().get("OPENAI_API_KEY"):
-            api_key = Secret(given.reveal()["OPENAI_API_KEY"])
-        if api_key is None and parts.hostname == "api.openai.com":
-            raise UsageError("there is no key for api.openai.com: set OPENAI_API_KEY, or give Client(api_key=...)")
+        if api_key is None and given.reveal().get(provider.key_name):
+            api_key = Secret(given.reveal()[provider.key_name])
+        if api_key is None and parts.hostname == urlsplit(provider.base_url).hostname:
+            raise UsageError(
+                f"there is no key for {parts.hostname}: set {provider.key_name}, or give Client(api_key=...)"
+            )
         if api_key is not None and not api_key.sendable:
             raise UsageError("api_key has characters that no header may have, perhaps a line end; it is not shown here")
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
             raise UsageError(f"max_retries takes an integer from 0 on, not {max_retries!r}")
-        for name, given_record, kind in (("limits", limits, Limits), ("timeouts", timeouts, Timeouts)):
-            if given_record is not None and not isinstance(given_record, kind):
-                raise UsageError(f"{name} takes {kind.__name__}(...), not {given_record!r}")
-        limits = limits if limits is not None else Limits()
-        wire_named(wire, limits)  # a misspelt one fails here
+        if timeouts is not None and not isinstance(timeouts, Timeouts):
+            raise UsageError(f"timeouts takes Timeouts(...), not {timeouts!r}")
         return cls(
             base_url=parts._replace(path=parts.path.rstrip("/")).geturl(),
             key=api_key,
@@ -158,7 +170,15 @@ class Settings:
             follow_redirects=follow_redirects,
             limits=limits,
             wire=wire,
+            provider=provider,
+            lenient=lenient,
         )
+
+    def cannot(self, message: str) -> None:
+        """The provider cannot be told something that the parameters say."""
+        if not self.lenient:
+            raise UsageError(f"{message}; or Client(lenient=True), which leaves it out")
+        warnings.warn(f"{message}; it is left out", stacklevel=2)
 
     @property
     def on_loopback(self) -> bool:
@@ -277,20 +297,21 @@ def create_call(
     extra_query: Mapping[str, object] | None = None,
     **parameters: object,
 ) -> Call:
-    """``POST /responses`` with *parameters*; the others as of `CreateParameters`.
+    """``POST /responses``, or what stands for it, with *parameters*; the others as of `CreateParameters`.
 
     Raises:
         UsageError: The parameters are no JSON, or there is no schema for the format.
     """
-    body: dict[str, object] = {name: value for name, value in parameters.items() if value is not None}
-    if stream:
-        body["stream"] = True
+    asked: dict[str, object] = {name: value for name, value in parameters.items() if value is not None}
     if text_format is not None:
-        text = cast("Mapping[str, object]", body.get("text") or {})
+        text = cast("Mapping[str, object]", asked.get("text") or {})
         if "format" in text:
             raise UsageError("text_format and a text with a format of its own: give one of them")
-        body["text"] = {**text, "format": text_format_of(text_format)}
+        asked["text"] = {**text, "format": text_format_of(text_format)}
+    provider = settings.provider
+    body = provider.body(asked, stream, settings.cannot, settings.base_url)
     body.update(extra_body or {})
+    model = str((extra_body or {}).get("model") or asked.get("model") or "")
     headers = {
         "content-type": "application/json",
         "idempotency-key": f"eventflow-{os.urandom(16).hex()}",  # one for all attempts: the work is done once
@@ -300,7 +321,7 @@ def create_call(
         headers["x-conversation-id"] = conversation
     return Call(
         method="POST",
-        url=settings.url("/responses", extra_query or {}),
+        url=settings.url(provider.path(model, stream), {**provider.query(stream), **(extra_query or {})}),
         headers=_headers(headers, extra_headers, stream),
         body=_json(body),
         stream=stream,
@@ -329,6 +350,8 @@ def response_call(
     Raises:
         UsageError: The id is none.
     """
+    if settings.provider.name != "responses":
+        raise UsageError(f"the {settings.provider.name} API keeps no responses: there is none to ask for by its id")
     query: dict[str, object] = {"stream": True} if stream else {}
     if starting_after is not None:
         query["starting_after"] = starting_after

@@ -76,6 +76,8 @@ class Decoder:
     Attributes:
         max_event_bytes: What the data of the event under way and the line under way may take together; None for no
             limit. Complete lines without data do not add up.
+        error_field: Whether a block with a field ``error`` and no data is an event of that name, which the standard
+            ignores: some servers report their failures so.
         retry: The reconnection time that the server last asked for, in ms, or None.
         last_event_id: The id to reconnect with: the last one that was followed by a blank line.
         error: Why decoding has stopped, or None. Frames before an event that is too large are still returned; the next
@@ -86,6 +88,7 @@ class Decoder:
     """
 
     max_event_bytes: int | None = attrs.field(default=MAX_EVENT_BYTES, kw_only=True)
+    error_field: bool = attrs.field(default=False, kw_only=True)
     retry: int | None = attrs.field(default=None, init=False)
     last_event_id: str = attrs.field(default="", init=False)
     error: LimitExceeded | None = attrs.field(default=None, init=False)
@@ -97,6 +100,7 @@ class Decoder:
     _event: str = attrs.field(default="", init=False, repr=False)  # this and the next two: the buffers of the standard
     _data: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _id: str = attrs.field(default="", init=False, repr=False)
+    _fault: bytes = attrs.field(default=b"", init=False, repr=False)  # the value of a field `error`
 
     @property
     def idle(self) -> bool:
@@ -174,7 +178,7 @@ class Decoder:
 
         So does the standard on a reconnection.
         """
-        self._start, self._after_cr, self._between, self._event = b"", False, True, ""
+        self._start, self._after_cr, self._between, self._event, self._fault = b"", False, True, "", b""
         self._line.clear()
         self._data.clear()
         self._id = self.last_event_id
@@ -211,7 +215,9 @@ class Decoder:
                 del self._data[-1]
                 frames.append(Frame(self._event or "message", self._data.decode("utf-8", "replace"), self._id))
                 self._data.clear()
-            self._event = ""
+            elif self._fault:
+                frames.append(Frame("error", self._fault.decode("utf-8", "replace"), self._id))
+            self._event, self._fault = "", b""
             self._between = True
             return
         if line[-1] != _LF:
@@ -230,6 +236,8 @@ class Decoder:
             self._event = value.decode("utf-8", "replace")
         elif name == b"id" and 0 not in value:
             self._id = value.decode("utf-8", "replace")
+        elif name == b"error" and self.error_field:
+            self._fault = value
         elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS:  # of bytes: ASCII digits only
             self.retry = int(value)
 

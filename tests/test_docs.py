@@ -24,6 +24,11 @@ RECORDING = ROOT / "eventflow" / "cli" / "demo.sse"
 def respond(peer: Peer) -> None:
     """What the documentation's requests are answered with."""
     request = peer.request
+    if request.path.endswith("/chat/completions"):
+        pieces = [({"content": "Hello"}, None), ({}, "stop")]
+        chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in pieces]
+        sse([*(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks), b"data: [DONE]\n\n"])(peer)
+        return
     asked = request.json if request.body else {}
     streams = asked.get("stream", "stream=true" in request.path)
     if "tools" in asked and isinstance(asked["input"], str):

@@ -19,9 +19,9 @@ PLUGINS = Path(__file__).parents[1] / "plugins" / "eventflow_plugins"
 
 LAYERS = (  # lowest first; a module imports from lower ones only. A package is one module here.
     {"errors", "printable", "signals", "waiting"},
-    {"events", "limits", "partial_json", "sequence", "sse", "timers"},
+    {"events", "json_array", "limits", "partial_json", "sequence", "sse", "timers"},
     {"http", "outcome", "routing", "snapshot", "wires"},
-    {"schema", "sources"},
+    {"providers", "schema", "sources"},
     {"plugin", "request", "rewriting"},
     {"pipeline", "plan"},
     {"chain"},
@@ -44,7 +44,7 @@ LATE = {  # imported within a function, because the design has them know what st
     ("pipeline", "dispatcher"),  # pipeline.run(source)
 }
 SANS_IO = {"errors", "events", "limits", "partial_json", "sequence", "sse", "outcome", "routing", "snapshot", "wires"}
-SANS_IO |= {"rewriting", "plan", "chain", "engine", "timers", "schema"}
+SANS_IO |= {"rewriting", "plan", "chain", "engine", "timers", "schema", "json_array", "providers"}
 FACES_ONLY = {"anyio", "asyncio", "httpx", "io", "os", "pathlib", "select", "socket", "ssl", "threading", "time"}
 
 

@@ -24,6 +24,9 @@ __all__ = ["run"]
 @click.argument("prompt", metavar="PROMPT|-")
 @click.option("--model", envvar="EVENTFLOW_MODEL", required=True, help="The model; by default EVENTFLOW_MODEL.")
 @click.option("--base-url", metavar="URL", help="Where the API begins; by default OPENAI_BASE_URL, or OpenAI's.")
+@click.option(
+    "--wire", metavar="NAME", default="responses", help="Whose API it is: responses, chat, anthropic, gemini."
+)
 @click.option("--instructions", metavar="TEXT", help="What the model is told before the prompt.")
 @click.option("--param", "-p", "pairs", metavar="NAME=JSON", multiple=True, help="Any parameter; may be repeated.")
 @click.option("--plugin", "plugins", metavar="NAME", multiple=True, help="Use an installed plugin; may be repeated.")
@@ -33,6 +36,7 @@ def run(
     prompt: str,
     model: str,
     base_url: str | None,
+    wire: str,
     instructions: str | None,
     pairs: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -41,7 +45,8 @@ def run(
 ) -> int:
     """Ask a model, and see its answer as it comes.
 
-    PROMPT is the question, or - to read it from stdin. The key is taken from OPENAI_API_KEY. The answer is shown as
+    PROMPT is the question, or - to read it from stdin. The key is taken from OPENAI_API_KEY,
+    ANTHROPIC_API_KEY or GEMINI_API_KEY. The answer is shown as
     text; reasoning behind "|", refusals behind "!"; tool calls, other items, errors and unknown events one line each;
     at the end a line with the status, the tokens, the time to the first text and the speed. Control characters are
     shown as escapes.
@@ -63,7 +68,7 @@ def run(
         flow.use(name)
     flow.on("*", show_json if as_json else view.show)
     timeouts = Timeouts() if idle is None else Timeouts(first_event=max(idle, 120.0), idle=idle)
-    with flow, Client(base_url=base_url, timeouts=timeouts) as client:
+    with flow, Client(base_url=base_url, wire=wire, timeouts=timeouts) as client:
         flow.use(Pace(began=time.perf_counter()))
         stream = client.responses.create(
             stream=True, model=model, input=prompt, instructions=instructions, extra_body=dict(map(_parameter, pairs))

@@ -35,7 +35,16 @@ from eventflow.events.response import (
     Usage,
 )
 
-__all__ = ["STRICT_ERRORS", "check_depth", "decode", "decode_mapping", "decode_response", "decoder_of", "is_flat"]
+__all__ = [
+    "STRICT_ERRORS",
+    "check_depth",
+    "decode",
+    "decode_mapping",
+    "decode_object",
+    "decode_response",
+    "decoder_of",
+    "is_flat",
+]
 
 Decode: TypeAlias = Callable[[bytes | str], Event]
 Shape: TypeAlias = Callable[[Any], Any]
@@ -83,13 +92,20 @@ def decode_mapping(data: Mapping[str, object], name: str = "") -> Event:
     return _from_object(dict(data), name)
 
 
-def decode_response(data: bytes, *, max_depth: int | None = 128) -> Response:
-    """One response from its JSON; raises as `decode` does."""
+def decode_object(data: bytes, *, max_depth: int | None = 128) -> dict[str, Any]:
+    """One JSON object, or the last of an array of them; raises as `decode` does."""
     check_depth(data, max_depth)
     try:
-        value = msgspec.json.decode(data, type=dict[str, Any])
+        if data[:1] != b"[":
+            return msgspec.json.decode(data, type=dict[str, Any])
+        return (msgspec.json.decode(data, type=list[dict[str, Any]]) or [{}])[-1]
     except STRICT_ERRORS as error:
-        raise DecodeError(f"the response is no JSON object: {error}; it begins with {excerpt(data)}") from error
+        raise DecodeError(f"the answer is no JSON object: {error}; it begins with {excerpt(data)}") from error
+
+
+def decode_response(data: bytes, *, max_depth: int | None = 128) -> Response:
+    """One response from its JSON; raises as `decode` does."""
+    value = decode_object(data, max_depth=max_depth)
     event = decode_mapping({"type": ResponseCompleted.type, "response": value})
     return cast("ResponseCompleted", event).response
 

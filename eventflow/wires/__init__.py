@@ -6,12 +6,15 @@ A wire is made anew for every run. It may keep state; it never reads, waits or l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from eventflow.errors import DecodeError, UsageError, excerpt
+from eventflow.errors import DecodeError, PluginError, UsageError, excerpt
 from eventflow.events import Event
 from eventflow.limits import Limits
 from eventflow.sse import Frame
+from eventflow.wires.anthropic import AnthropicWire
+from eventflow.wires.chat import ChatWire
+from eventflow.wires.gemini import GeminiWire
 from eventflow.wires.responses import ResponsesWire
 
 __all__ = ["DirectDecoder", "Wire", "WireType", "detect", "wire_named"]
@@ -39,6 +42,9 @@ class Wire(Protocol):
 
         Only for events whose records cannot nest without end. The decoder raises msgspec's errors for what it does
         not take; `feed` is asked then.
+
+        A wire that translates gives None. It may have a short way instead, a method ``delta(name, data)`` that is
+        given the bytes of a frame's data, and gives the one event that they mean, or None where `feed` is to be asked.
         """
         ...
 
@@ -57,15 +63,20 @@ class WireType(Protocol):
         ...
 
 
-_WIRES: tuple[WireType, ...] = (ResponsesWire,)  # in the order in which detection asks them
+_WIRES: tuple[WireType, ...] = (ResponsesWire, AnthropicWire, ChatWire, GeminiWire)  # as detection asks them
+_GROUP = "eventflow.wires"
 
 
 def wire_named(name: str, limits: Limits) -> Wire:
-    """A new wire by its name; raises `UsageError` for an unknown one."""
+    """A new wire by its name, bundled or of an entry point; raises `UsageError` for an unknown one."""
     for wire in _WIRES:
         if wire.name == name:
             return wire(limits)
-    raise UsageError(f"no wire is called {name!r}; there is {', '.join(wire.name for wire in _WIRES)}")
+    for entry in entry_points(group=_GROUP, name=name):
+        return _loaded(entry)(limits)
+    installed = sorted(entry.name for entry in entry_points(group=_GROUP))
+    known = ", ".join([*(wire.name for wire in _WIRES), *installed])
+    raise UsageError(f"no wire is called {name!r}; there is {known}")
 
 
 def detect(frame: Frame, limits: Limits) -> Wire:
@@ -73,9 +84,32 @@ def detect(frame: Frame, limits: Limits) -> Wire:
     for wire in _WIRES:
         if wire.fits(frame):
             return wire(limits)
+    for entry in entry_points(group=_GROUP):  # strangers' wires are asked last
+        wire_type = _loaded(entry)
+        if wire_type.fits(frame):
+            return wire_type(limits)
     known = ", ".join(wire.name for wire in _WIRES)
     raise DecodeError(
         f"the stream is of no wire that is read here ({known}); wire=... reads it as one all the same. It begins "
         f"with event {excerpt(frame.event)!r}, data {excerpt(frame.data)}",
         frame=frame,
     )
+
+
+def _loaded(entry: Any) -> WireType:
+    """The wire's class of an entry point; raises `PluginError` where it cannot be loaded."""
+    where = f"the wire {entry.name!r} of {entry.dist.name if entry.dist is not None else entry.value}"
+    try:
+        wire: WireType = entry.load()
+    except Exception as error:
+        raise PluginError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not (callable(wire) and isinstance(getattr(wire, "name", None), str) and callable(getattr(wire, "fits", None))):
+        raise PluginError(f"{where} is none: it needs a name, fits(frame), and to be called with limits")
+    return wire
+
+
+def entry_points(**selection: str) -> Any:
+    """Those that are installed; looked up when needed, for that takes longer than all the rest."""
+    from importlib import metadata
+
+    return metadata.entry_points(**selection)

@@ -21,6 +21,7 @@ from live import AIOHTTP, ASYNC, ASYNC_SDK, DELAY, SDK, SYNC, live
 from measure import Race
 from report import Target, render, render_targets
 from streams import CHUNKINGS, recorded
+from translating import ANTHROPIC_SDK, CHAT_SDK, translate
 
 Benchmark = Callable[[int, int], list[Race]]
 """Takes the number of text deltas (or events) and of rounds."""
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "decode": decode,
     "handle": handle,
     "async": handle_async,
+    "wires": translate,
     "recorded": _recorded,
     "quiet": quiet,
     "types": every_type,
@@ -86,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _heading(events: int, rounds: int) -> str:
-    peers = ("openai", "httpx", "aiohttp", "httpx-sse", "launchdarkly-eventsource", "msgspec", "blinker", "pluggy")
+    peers = ("openai", "anthropic", "httpx", "aiohttp", "httpx-sse", "launchdarkly-eventsource", "msgspec", "pluggy")
     versions = ", ".join(f"{name} {version}" for name in peers if (version := _version(name)))
     return (
         f"eventflow's benchmarks, {time.strftime('%Y-%m-%d')}: Python {platform.python_version()}, {versions}\n"
@@ -132,6 +134,8 @@ def _targets(races: Mapping[str, Race]) -> list[Target]:
         Target("memory after the last delta to its text", ratio("memory of a long text", AFTER_DELTAS), maximum=1.25),
         Target("memory after the end to its text", ratio("memory of a long text", AFTER_END), maximum=1.25),
         Target("an event of a stream to one of a quarter of it", ratio("linear time", LONG), maximum=1.25),
+        Target("the OpenAI SDK to Dispatcher.run, chat", ratio("chat bytes to one handler", CHAT_SDK), 25),
+        Target("the Anthropic SDK to Dispatcher.run", ratio("anthropic bytes to one handler", ANTHROPIC_SDK), 5),
         Target("the OpenAI SDK to Dispatcher.run, live", ratio("live, sync", SDK), 6),
         Target("the OpenAI SDK to Dispatcher.arun, live", ratio("live, async", ASYNC_SDK), 6),
         Target("the OpenAI SDK to Dispatcher.arun over aiohttp, live", over_aiohttp(), 18),

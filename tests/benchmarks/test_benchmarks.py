@@ -16,7 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-NAMES = ("decode", "handle", "async", "quiet", "types", "three", "pipeline", "linear", "memory")
+NAMES = ("decode", "handle", "async", "wires", "quiet", "types", "three", "pipeline", "linear", "memory")
 
 
 def test_benchmarks_when_events_are_few() -> None:

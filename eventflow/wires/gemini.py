@@ -1,0 +1,324 @@
+"""The wire of Google's Gemini API (``streamGenerateContent``), as server-sent events or as one array of JSON.
+
+Facts: Google's reference of the API, and recorded streams (November 2026). A chunk has candidates, these have parts;
+text, thoughts and calls are items of their own, one sequence of them for each candidate. A call's arguments come whole,
+or in pieces by JSON path; then they are put together, and told when the call is complete. Usage, grounding and whatever
+else has no place in the vocabulary is in ``extra``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping
+from itertools import pairwise
+from typing import Any, ClassVar, cast
+
+import msgspec
+
+from eventflow.errors import DecodeError, LimitExceeded, excerpt
+from eventflow.events import (
+    CodeInterpreterCall,
+    Event,
+    FunctionCall,
+    ImageGenerationCall,
+    InputTokensDetails,
+    OutputTokensDetails,
+    ReasoningTextDelta,
+    StreamError,
+    TextDelta,
+    Untyped,
+    Usage,
+    encode_json,
+)
+from eventflow.events._decode import STRICT_ERRORS, check_depth
+from eventflow.limits import Limits
+from eventflow.sse import Frame
+from eventflow.wires.assembly import Assembler
+
+__all__ = ["GeminiWire"]
+
+_REASONS = {  # why an answer is not whole; every other reason but STOP is a filter's
+    "MAX_TOKENS": "max_output_tokens",
+    "MALFORMED_FUNCTION_CALL": "malformed_function_call",
+    "UNEXPECTED_TOOL_CALL": "malformed_function_call",
+    "OTHER": "other",
+}
+_GOOD = ("STOP", "FINISH_REASON_UNSPECIFIED")
+_CHUNK = {"candidates", "usageMetadata", "modelVersion", "responseId", "createTime"}
+_CANDIDATE = {"content", "index", "finishReason"}
+_VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
+_MAX_STEPS = 128  # of a path, where no limit of depth is given: what nests without end cannot be written
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\['([^']*)'\]")  # of a JSON path
+
+_read_any = msgspec.json.Decoder().decode
+
+
+class _Head(msgspec.Struct):
+    candidates: list[Any] | None = None
+    usageMetadata: Any = None  # noqa: N815  # the wire's name
+    promptFeedback: Any = None  # noqa: N815
+
+
+_read_head = msgspec.json.Decoder(_Head).decode
+
+
+class GeminiWire:
+    """Chunks of one Gemini stream as events of a Responses stream."""
+
+    name: ClassVar[str] = "gemini"
+
+    def __init__(self, limits: Limits) -> None:
+        self._max_depth = limits.json_depth
+        self._assembler = Assembler()
+        self._usage: dict[str, Any] = {}
+        self._finishes: dict[int, str] = {}  # by candidate
+        self._speaking: dict[int, Hashable] = {}  # of each candidate: the item that its last piece belongs to
+        self._arguments: dict[int, Any] = {}  # of each candidate: those of the call under way
+        self._kept: dict[str, Any] = {}
+        self._count = 0  # of items, for keys
+        self._code: dict[int, CodeInterpreterCall] = {}  # of each candidate: what was run, and whose result is to come
+        self._over = False
+
+    @staticmethod
+    def fits(frame: Frame) -> bool:
+        """Whether the frame's data has candidates, or what stands in for them."""
+        try:
+            head = _read_head(frame.data)
+        except STRICT_ERRORS:
+            return False
+        return any(part is not None for part in (head.candidates, head.usageMetadata, head.promptFeedback))
+
+    def delta(self, name: str, data: bytes) -> None:
+        """Chunks are few and large: there is no short way."""
+
+    def feed(self, frame: Frame) -> list[Event]:
+        """The events that a chunk means.
+
+        Raises:
+            DecodeError: It is no JSON object.
+            LimitExceeded: It, or what it makes of a call's arguments, is nested too deep.
+        """
+        data = frame.data.strip()
+        if self._over or not data or data.startswith("[DONE]"):
+            return []
+        check_depth(data, self._max_depth)
+        try:
+            value = _read_any(data)
+        except STRICT_ERRORS:
+            value = None
+        if not isinstance(value, dict):
+            raise DecodeError(f"a chunk of a Gemini stream is no JSON object: {excerpt(data)}", frame=frame)
+        chunk = cast("dict[str, Any]", value)
+        assembler = self._assembler
+        if chunk.get("error"):
+            self._over = True
+            assembler.fail(_error_of(chunk), usage=self._usage_so_far())
+            return assembler.take()
+        if not assembler.begun:
+            response_id, model = _text(chunk.get("responseId")), _text(chunk.get("modelVersion"))
+            assembler.keep({"createTime": chunk["createTime"]} if chunk.get("createTime") else {})
+            assembler.begin(response_id=response_id or None, model=model or None)
+        self._usage.update(_mapping(chunk.get("usageMetadata")))
+        self._keep({name: value for name, value in chunk.items() if name not in _CHUNK})
+        for candidate in _list(chunk.get("candidates")):
+            self._candidate(_mapping(candidate))
+        blocked = _mapping(chunk.get("promptFeedback")).get("blockReason")
+        if blocked and not chunk.get("candidates"):
+            self._finishes.setdefault(0, _text(blocked))
+        return assembler.take()
+
+    def close(self) -> list[Event]:
+        """The body has ended: that is the end of the answer if a reason for finishing was given."""
+        if self._finishes and not self._over:
+            self._over = True
+            for index in list(self._speaking):
+                self._end_call(index)
+            for index in list(self._code):
+                self._end_code(index, None)
+            self._assembler.keep({"usage": self._usage} if self._usage else {})
+            bad = next((reason for reason in self._finishes.values() if reason not in _GOOD), None)
+            reason = None if bad is None else _REASONS.get(bad, "content_filter")
+            self._assembler.end(reason, usage=self._usage_so_far())
+        return self._assembler.take()
+
+    @staticmethod
+    def direct(name: str) -> None:
+        """No frame is an event as it stands."""
+
+    def _keep(self, extra: Mapping[str, Any]) -> None:
+        changed = {name: value for name, value in extra.items() if value is not None and self._kept.get(name) != value}
+        self._kept.update(changed)
+        self._assembler.keep(changed)
+
+    def _usage_so_far(self) -> Usage | None:
+        """Tokens as sent: thoughts are not among the candidates' tokens here, and are added to them."""
+        usage = self._usage
+        if "promptTokenCount" not in usage and "candidatesTokenCount" not in usage:
+            return None
+        thoughts = _number(usage.get("thoughtsTokenCount"))
+        said = _number(usage.get("candidatesTokenCount"))
+        return Usage(
+            input_tokens=_number(usage.get("promptTokenCount")),
+            output_tokens=None if said is None and thoughts is None else (said or 0) + (thoughts or 0),
+            total_tokens=_number(usage.get("totalTokenCount")),
+            input_tokens_details=InputTokensDetails(cached_tokens=_number(usage.get("cachedContentTokenCount"))),
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=thoughts),
+        )
+
+    # --- a candidate -------------------------------------------------------------------------------------------------
+
+    def _candidate(self, candidate: Mapping[str, Any]) -> None:
+        index = candidate.get("index")
+        index = index if isinstance(index, int) else 0
+        self._keep({name: value for name, value in candidate.items() if name not in _CANDIDATE})
+        for part in _list(_mapping(candidate.get("content")).get("parts")):
+            self._part(index, _mapping(part))
+        finish = _text(candidate.get("finishReason"))
+        if finish:
+            self._finishes[index] = finish
+            self._keep({"finishReason": finish})
+
+    def _part(self, index: int, part: dict[str, Any]) -> None:
+        if "codeExecutionResult" in part:
+            self._end_item(index)
+            self._end_code(index, _mapping(part["codeExecutionResult"]))
+            return
+        if index in self._code:  # no result came
+            self._end_code(index, None)
+        if "functionCall" in part:
+            self._call(index, part)
+            return
+        text, signature = part.get("text"), _text(part.get("thoughtSignature"))
+        if isinstance(text, str):
+            cls = ReasoningTextDelta if part.get("thought") else TextDelta
+            if signature and cls is TextDelta:
+                self._seal(index, signature)
+            if text:
+                self._assembler.piece(self._key(index, cls.family), cls, text)
+            if signature and cls is ReasoningTextDelta:
+                self._assembler.seal(self._key(index, cls.family), signature)
+        elif "executableCode" in part:
+            self._end_item(index)
+            if signature:
+                self._seal(index, signature)
+            code = _mapping(part["executableCode"])
+            self._assembler.keep({"executableCode": part})
+            self._code[index] = CodeInterpreterCall(code=_text(code.get("code")), id=_text(code.get("id")) or None)
+        elif _text(_mapping(part.get("inlineData")).get("mimeType")).startswith("image/"):
+            self._end_item(index)
+            image = part["inlineData"]
+            self._assembler.keep({"mimeType": image["mimeType"]})
+            self._assembler.item(ImageGenerationCall(status="completed", result=_text(image.get("data")) or None))
+        elif part:
+            self._end_item(index)
+            kind = next((name for name in part if name not in ("thought", "thoughtSignature")), "thoughtSignature")
+            self._assembler.item(Untyped({"type": kind, **part}))
+
+    def _seal(self, index: int, signature: str) -> None:
+        """A signature, which must be sent back with the part that it stands in, is reasoning of its own before that."""
+        self._end_item(index)
+        self._count += 1
+        key = (index, "signature", self._count)
+        self._assembler.seal(key, signature)
+        self._assembler.close(key)
+
+    def _key(self, index: int, kind: str) -> Hashable:
+        """The item that pieces of this kind belong to; what came before of another kind is complete."""
+        key = self._speaking.get(index)
+        if key is None or cast("Any", key)[1] != kind:
+            self._end_item(index)
+            self._count += 1
+            key = self._speaking[index] = (index, kind, self._count)
+        return key
+
+    def _end_item(self, index: int) -> None:
+        self._end_call(index)
+        key = self._speaking.pop(index, None)
+        if key is not None:
+            self._assembler.close(key)
+
+    def _end_code(self, index: int, result: dict[str, Any] | None) -> None:
+        """Code was run: with its result, or without one where none came."""
+        code = self._code.pop(index, None) or CodeInterpreterCall(code="")
+        status = "completed" if result is None or result.get("outcome") in (None, "OUTCOME_OK") else "failed"
+        outputs = [] if result is None else [{"type": "logs", "logs": _text(result.get("output"))}]
+        self._assembler.keep({"codeExecutionResult": result} if result is not None else {})
+        self._assembler.item(code.replace(status=status, outputs=outputs))
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def _call(self, index: int, part: dict[str, Any]) -> None:
+        call = _mapping(part["functionCall"])
+        name, signature = _text(call.get("name")), _text(part.get("thoughtSignature"))
+        if name:
+            self._end_item(index)
+            if signature:
+                self._seal(index, signature)
+            self._count += 1
+            key = self._speaking[index] = (index, "call", self._count)
+            made_up = f"call_{self._count}"  # Gemini gives none, or few; outputs need one to refer to
+            self._assembler.call(key, FunctionCall(name=name, call_id=_text(call.get("id")) or made_up))
+            self._arguments[index] = {}
+        if index not in self._arguments:
+            self._assembler.keep({"functionCall": call} if call else {})
+            return
+        if isinstance(call.get("args"), dict):
+            self._arguments[index] = call["args"]
+        for piece in _list(call.get("partialArgs")):
+            _put(self._arguments[index], _mapping(piece), self._max_depth or _MAX_STEPS)
+        if not call.get("willContinue"):
+            self._end_call(index)
+
+    def _end_call(self, index: int) -> None:
+        if index in self._arguments:
+            arguments = self._arguments.pop(index)
+            key = self._speaking.pop(index)
+            self._assembler.arguments(key, encode_json(arguments).decode())
+            self._assembler.close(key)
+
+
+def _put(arguments: dict[str, Any], piece: Mapping[str, Any], max_depth: int) -> None:
+    """Put a piece of an argument where its path says: text goes on behind what is there."""
+    value: Any = next((piece[name] for name in _VALUES if name in piece and name != "nullValue"), None)
+    steps = [name or quoted or int(number) for name, number, quoted in _STEP.findall(_text(piece.get("jsonPath")))]
+    if len(steps) > max_depth:
+        raise LimitExceeded(limit="json_depth", maximum=max_depth, seen=len(steps))
+    at: Any = arguments
+    for step, after in pairwise([*steps, None]):
+        if isinstance(step, int) != isinstance(at, list) or (isinstance(step, int) and step > len(at)):
+            return  # a path that does not fit what came before
+        before: Any = (at[step] if step < len(at) else None) if isinstance(step, int) else at.get(step)
+        new: Any
+        if after is None:
+            new = before + value if isinstance(before, str) and isinstance(value, str) else value
+        else:
+            new = cast("Any", before) if isinstance(before, dict | list) else [] if isinstance(after, int) else {}
+        if isinstance(step, int) and step == len(at):
+            at.append(new)
+        else:
+            at[step] = new
+        at = new
+
+
+def _error_of(chunk: Mapping[str, Any]) -> StreamError:
+    error = StreamError.from_wire(chunk)
+    inner = _mapping(chunk.get("error"))
+    code = inner.get("code")
+    named = _text(inner.get("status")) or None
+    return error.replace(error_type=named or error.error_type, status=code if isinstance(code, int) else None)
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return cast("Any", value) if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) else None
