@@ -164,7 +164,7 @@ class Engine:
     @property
     def progress(self) -> int:
         """Events that mean that the source is at work: all but pings."""
-        return self.count - self._pings
+        return self._count + len(self._pending) - self._pings
 
     def fold(self) -> Snapshot:
         """The received fold, brought up to date."""

@@ -128,13 +128,13 @@ class Reader(_Reading):
             if dog is None:
                 item = self._next()
             else:
-                dog.deadline = deadline
+                dog.deadline, dog.waiting = deadline, True
                 if deadline < dog.looks:
                     dog.wake()
                 try:
                     item = self._next()
                 finally:
-                    dog.deadline = inf
+                    dog.waiting = False
         except StopIteration:
             return self._ended(None)
         except Exception as error:
@@ -180,7 +180,7 @@ class Reader(_Reading):
     def _drain(self) -> None:
         deadline = self._clock() + _DRAIN
         dog = self._dog = self._dog or Watchdog(self._source, self._clock)
-        dog.deadline = deadline
+        dog.deadline, dog.waiting = deadline, True
         dog.wake()
         with contextlib.suppress(StopIteration, Exception):
             while self._clock() < deadline:
@@ -199,24 +199,27 @@ class Interruptible(Protocol):
 class Watchdog:
     """Interrupts a source that takes too long, from a thread of its own. One for all waits of a run.
 
-    A wait costs two writes of `deadline`: the thread sleeps until the one that it knows of, and then looks whether
-    there is a later one. Only a deadline that comes before it `looks` must `wake` it.
+    A wait costs a few attribute writes: the thread sleeps until the deadline that it knows of, and then looks whether
+    there is a later one. Only a deadline that comes before it `looks` must `wake` it. So a deadline stays when its wait
+    is over: a thread that found none would have to be woken by the next.
 
     Attributes:
-        deadline: Of the wait under way; infinite between two.
-        looks: When the thread looks at it next.
+        deadline: Of the wait under way, or of the last one.
+        waiting: Whether one is under way.
+        looks: When the thread looks at them next; minus infinity when it is about to.
     """
 
     def __init__(self, source: Interruptible, clock: Callable[[], float]) -> None:
         self._source = source
         self._clock = clock
-        self.deadline = self.looks = inf
+        self.deadline, self.waiting, self.looks = inf, True, -inf
         self._stopped = False
         self._wake = threading.Event()
         threading.Thread(target=self._guard, name="eventflow-watchdog", daemon=True).start()
 
     def wake(self) -> None:
         """Look at the deadline now."""
+        self.looks = -inf
         self._wake.set()
 
     def stop(self) -> None:
@@ -227,11 +230,11 @@ class Watchdog:
     def _guard(self) -> None:
         while not self._stopped:
             self.looks = inf  # before the deadline is read: one that is set meanwhile wakes the thread
-            deadline, now = self.deadline, self._clock()
+            waiting, deadline, now = self.waiting, self.deadline, self._clock()  # so ordered: they are of one wait
             if deadline <= now:
-                if self._source.interrupt is not None:
+                if waiting and self._source.interrupt is not None:
                     self._source.interrupt()
-                deadline = now + _AGAIN
+                deadline = now + (_AGAIN if waiting else _LONGEST)
             self.looks = deadline
             self._wake.wait(min(deadline - now, _LONGEST))
             self._wake.clear()

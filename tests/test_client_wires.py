@@ -11,7 +11,7 @@ from servers import Answer, Server, document, sse
 from test_wire_sources import ANTHROPIC, CHAT, GEMINI
 
 from eventflow import AsyncClient, Client, Dispatcher, Response, TextDelta, ToolCall
-from eventflow.errors import APIStreamError, HTTPStatusError, UsageError
+from eventflow.errors import APIStreamError, DecodeError, HTTPStatusError, UsageError
 
 WAYS = ("sync", "asyncio", "trio")
 TOOL = {
@@ -192,6 +192,14 @@ def test_error_when_the_provider_reports_one(wire: str) -> None:
     with Server(document(fault, 400)) as server, server.client(wire=wire) as client, pytest.raises(HTTPStatusError):
         client.responses.create(**ASK)
     with Server(document(fault)) as server, server.client(wire=wire) as client, pytest.raises(APIStreamError):
+        client.responses.create(**ASK)
+
+
+def test_document_when_it_is_an_array() -> None:
+    """Gemini's whole answers may come as an array of one; what is no JSON is told."""
+    with Server(document([DOCUMENTS["gemini"]])) as server, server.client(wire="gemini") as client:
+        check(client.responses.create(**ASK))
+    with Server(document(b"[{]")) as server, server.client(wire="gemini") as client, pytest.raises(DecodeError):
         client.responses.create(**ASK)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import Peer, Server, sse
 
-from eventflow import Dispatcher, Event, Limits, Run, TextDelta, ToolCall, acollect, collect
+from eventflow import Dispatcher, Event, Limits, Plugin, Run, TextDelta, ToolCall, acollect, collect, transform
 from eventflow.errors import APIStreamError, DecodeError, LimitExceeded, PluginError, StreamTruncated, UsageError
 from eventflow.json_array import ElementDecoder, begins_array
 from eventflow.sse import Frame
@@ -174,9 +174,21 @@ def test_frame_when_asked_for_is_the_providers(wire: str) -> None:
     ]
 
 
+class _Upper(Plugin):
+    """Changes the text."""
+
+    @transform(TextDelta)
+    def upper(self, event: TextDelta) -> TextDelta:
+        return event.replace(delta=event.delta.upper())
+
+
 @pytest.mark.parametrize("wire", WIRES)
-def test_handlers_when_they_raise_emit_or_cancel(wire: str) -> None:
-    """On the short way as on the long one: failures, emitted events, and leaving."""
+@pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
+def test_handlers_when_they_raise_emit_or_cancel(wire: str, long: bool) -> None:
+    """On the short way, which a wire named goes from the start, as on the long one: failures, emission, leaving."""
+
+    def given() -> dict[str, Any]:
+        return {"source": BODIES[wire](), "wire": None if long else wire}
 
     def fail(event: TextDelta) -> None:
         raise ValueError("mine")
@@ -184,24 +196,49 @@ def test_handlers_when_they_raise_emit_or_cancel(wire: str) -> None:
     flow = Dispatcher()
     flow.on(TextDelta, fail)
     with pytest.raises(ValueError, match="mine"):
-        flow.run(BODIES[wire]())
+        flow.run(**given())
 
     flow = Dispatcher()
     flow.on(TextDelta, fail, errors="isolate")
     heard: list[Event] = []
     flow.on("eventflow.handler_failed", heard.append)
-    check(flow.run(BODIES[wire]()))
+    check(flow.run(**given()))
     assert len(heard) == 2
 
     flow = Dispatcher()
     flow.on(TextDelta, lambda event: (TextDelta(text.upper()) for text in event.delta if text.islower()))
-    check(flow.run(BODIES[wire]()))
-    assert [e.delta for e in flow.stream(BODIES[wire]()) if isinstance(e, TextDelta)] == ["a", "A", "b", "B"]
+    check(flow.run(**given()))
+    assert [e.delta for e in flow.stream(**given()) if isinstance(e, TextDelta)] == ["a", "A", "b", "B"]
 
-    flow = Dispatcher()
-    flow.on(TextDelta, lambda event, run: run.cancel())
-    run = flow.run(BODIES[wire]())
-    assert (run.status, run.text) == ("cancelled", "a")
+    flow = Dispatcher(_Upper())
+    assert [e.delta for e in flow.stream(**given()) if isinstance(e, TextDelta)] == ["A", "B"]
+
+    for text in ("a", "b"):
+        flow = Dispatcher()
+        flow.on(TextDelta, lambda event, run, text=text: run.cancel() if event.delta == text else None)
+        run = flow.run(**given())
+        assert (run.status, run.text) == ("cancelled", "ab"[: "ab".index(text) + 1])
+
+    flow = Dispatcher(snapshot=False)
+    flow.on(TextDelta, heard.append)
+    assert flow.run(**given()).status == "completed"
+    assert [event.delta for event in heard if isinstance(event, TextDelta)] == ["a", "b"]
+
+    broken = given() | {"source": given()["source"].replace(b"weather", b'"')}
+    assert Dispatcher().run(**broken, check=False).status == "failed"
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_text_when_it_is_long_is_let_go_of_on_the_way(wire: str) -> None:
+    """Thousands of pieces, in chunks and as frames."""
+    piece = {"chat": CHAT[3], "anthropic": ANTHROPIC[8], "gemini": GEMINI[2]}[wire]
+    events = [event for event in MAPPINGS[wire] for _ in range(700 if event is piece else 1)]
+    name = "event: content_block_delta\n" if wire == "anthropic" else ""
+    line = f"{name}data: {json.dumps(piece)}\n\n".encode()
+    body = BODIES[wire]().replace(b"\r\n", b"\n").replace(line, line * 700)
+    run = Dispatcher().run(iter([body[start : start + 4096] for start in range(0, len(body), 4096)]), wire=wire)
+    assert run.text == "a" * 700 + "b"
+    assert Dispatcher().run(iter(events)).text == run.text
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -241,6 +278,14 @@ def test_array_when_it_is_a_response() -> None:
     check(Dispatcher().run(httpx.Response(200, headers=headers, content=json.dumps(GEMINI).encode())))
 
 
+def test_array_when_it_is_cancelled_on_its_way() -> None:
+    """Nothing after that is read."""
+    flow = Dispatcher()
+    flow.on(TextDelta, lambda event, run: run.cancel())
+    run = flow.run(json.dumps(GEMINI).encode())
+    assert (run.status, run.text) == ("cancelled", "a")
+
+
 def test_array_when_it_reports_an_error() -> None:
     """Errors come as an array as well."""
     error = [{"error": {"code": 429, "message": "slow down", "status": "RESOURCE_EXHAUSTED"}}]
@@ -271,6 +316,8 @@ def test_elements_when_the_array_is_cut_anywhere(elements: list[Any], data: st.D
         place += size
     assert [json.loads(element) for element in found] == json.loads(body)
     assert decoder.ended
+    assert decoder.feed(b"[{}] more") == []
+    assert ElementDecoder(max_event_bytes=None).feed(b"[\\ {}, \\{}]") == ["{}", "{}"]  # no JSON, and no matter here
     assert not begins_array(b'[{"other": 1}]')
 
 
@@ -353,6 +400,8 @@ def test_wire_when_a_stranger_has_published_one(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(wire_named("words", Limits()), _Plain)
     with pytest.raises(UsageError, match="responses, anthropic, chat, gemini, words"):
         wire_named("word", Limits())
+    with pytest.raises(DecodeError, match="of no wire"):
+        detect(Frame("other", "{}"), Limits())
     entries[:] = [_Entry("words", ImportError("no such module"))]
     with pytest.raises(PluginError, match="cannot be loaded: ImportError"):
         wire_named("words", Limits())
