@@ -100,7 +100,7 @@ class _Handle(Generic[R_co]):
         self._open = True
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._exchange.call.method} {self._exchange.call.url}>"
+        return f"<{type(self).__name__} {self._exchange.call.method} {_shown(self._exchange.call.url)}>"
 
     def __eventflow_source__(self) -> Source:
         if self._given or self._begun:
@@ -139,6 +139,11 @@ class _Handle(Generic[R_co]):
             message = f"{self!r} was never read nor closed; use it in a with block"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
             self._source.close()
+
+
+def _shown(url: str) -> str:
+    """An address without its query, which may have a key."""
+    return url.partition("?")[0]
 
 
 class _Texts:
@@ -544,7 +549,8 @@ class _Base:
 
     def __repr__(self) -> str:
         settings = getattr(self, "_settings", None)  # a traceback shows clients that could not be made
-        return f"<{type(self).__name__} {settings.base_url}>" if settings is not None else f"<{type(self).__name__}>"
+        where = f" {_shown(settings.base_url)}" if settings is not None else ""
+        return f"<{type(self).__name__}{where}>"
 
 
 class Client(_Base):

@@ -162,6 +162,11 @@ class Engine:
         return self._count + len(self._pending)
 
     @property
+    def finished(self) -> bool:
+        """Whether the end of the body would be the end of the answer, as far as the wire knows."""
+        return bool(getattr(self._wire, "finished", False))
+
+    @property
     def progress(self) -> int:
         """Events that mean that the source is at work: all but pings."""
         return self._count + len(self._pending) - self._pings
@@ -273,6 +278,7 @@ class Engine:
                 self._head += chunk[: _HEAD - len(self._head)]
                 if self._array is None and begins_array(self._head):
                     self._array = ElementDecoder(max_event_bytes=self._limits.event_bytes)
+                    self._exact = self._near != sys.maxsize  # its elements are not counted as they come
                     chunk, self._tail = self._tail + chunk, b""
             self._size += len(chunk)
             if self._array is not None:
@@ -410,6 +416,7 @@ class Engine:
         self._decoder.restart()
         self._tail = self._head = b""
         self._began = self._size
+        self._array = None
         self._sequence.restart()
         self._resumed = self.count > 0
 
@@ -487,6 +494,13 @@ class Engine:
             if isinstance(error, DecodeError) and error.frame is None:
                 error.frame = frame
             self.outcome.fail(error)
+            return
+        except UsageError:
+            raise  # an event class of the caller's that cannot be decoded
+        except Exception as error:  # a wire's bug, perhaps a stranger's: the run ends as for any frame that is no event
+            failure = DecodeError(f"the frame cannot be read: {type(error).__name__}: {error}", frame=frame)
+            failure.__cause__ = error
+            self.outcome.fail(failure)
             return
         for event in events:
             if (

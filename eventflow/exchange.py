@@ -151,6 +151,8 @@ class Exchange:
         delay = self._delay(None) if call is not None else None
         if call is None or delay is None:
             return "no"
+        if position.retry is not None and position.retry > _RETRY_AFTER:
+            return "no"
         if position.retry is not None:  # asked for by the stream itself
             delay = position.retry if self._failures == 1 else max(delay, position.retry)
         if (yield Pause(delay)):
@@ -172,9 +174,9 @@ class Exchange:
         if call.conversation is not None and server == "llama.cpp":
             url = self._settings.url("/stream", {"conv_id": call.conversation, "from": position.size})
             return _get(call, url), "on"
-        if position.last_event_id:
-            return attrs.evolve(call, headers={**call.headers, "last-event-id": position.last_event_id}), "anew"
         counts = self._settings.provider.name == "responses"  # other numbers are those of our translation
+        if position.last_event_id and counts:
+            return attrs.evolve(call, headers={**call.headers, "last-event-id": position.last_event_id}), "anew"
         if counts and position.response_id and position.sequence_number is not None:
             query = {"stream": True, "starting_after": position.sequence_number}
             url = self._settings.url(response_path(position.response_id), query)
@@ -252,7 +254,7 @@ class Exchange:
 
     def _authorize(self, request: Any, key: Secret | None) -> None:
         """Add the client's headers and its key, which no variable of ours ever holds."""
-        taken = set(self.call.headers) - {"user-agent"}
+        taken = {name for name, text in self.call.headers.items() if (name, text) != ("user-agent", "eventflow")}
         request.headers.update(
             {name: text for name, text in self._settings.headers.reveal().items() if name.lower() not in taken}
         )

@@ -76,9 +76,10 @@ class _Reading:
         if self._timers is not None:
             self._timers.end(now)
 
-    @property
-    def _may_reopen(self) -> bool:
-        return self._outcome.linger is None and not self._engine.chain.cancelled
+    def _may_reopen(self, error: Exception | None) -> bool:
+        """Whether the source may go on: nobody wants it to end, and it is not just the end of the answer."""
+        over = error is None and self._engine.finished
+        return not (over or self._outcome.linger is not None or self._engine.chain.cancelled)
 
     @property
     def timed(self) -> bool:
@@ -147,7 +148,7 @@ class Reader(_Reading):
         began = self._clock()
         if began >= self._deadline:
             error = self._late or self._overdue()
-        if self._source.reopen is not None and self._may_reopen:
+        if self._source.reopen is not None and self._may_reopen(error):
             how = self._source.reopen(self._engine.position, error, self._interrupted.wait)
             if how != "no":
                 self._reopened(began)
@@ -274,7 +275,7 @@ class AsyncReader(_Reading):
             error = self._late or self._overdue()
         elif isinstance(error, StopAsyncIteration):
             error = None
-        if self._source.areopen is not None and self._may_reopen:
+        if self._source.areopen is not None and self._may_reopen(error):
             try:
                 how = await self._waiter.wait(self._source.areopen(self._engine.position, error))
             except Interrupted:

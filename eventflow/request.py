@@ -103,7 +103,7 @@ class Settings:
         lenient: Whether to leave out, with a warning, what the provider cannot be told.
     """
 
-    base_url: str
+    base_url: str = attrs.field(repr=False)  # which may have a key in its query
     key: Secret | None
     headers: Secret
     timeouts: Timeouts
@@ -145,8 +145,6 @@ class Settings:
         provider = provider_named(wire if wire in PROVIDERS else "responses")  # a stranger's wire, with our requests
         own = given.reveal().get(provider.url_name)
         url = base_url if base_url is not None else provider.base_of(own) if own else provider.base_url
-        if "@" in url:
-            raise UsageError("base_url has a user name or password in it; give them as a header")
         parts = _address(url)
         if api_key is None and given.reveal().get(provider.key_name):
             api_key = Secret(given.reveal()[provider.key_name])
@@ -198,9 +196,11 @@ def _address(url: str) -> SplitResult:
     """The parts of a base address; raises `UsageError` where it is none."""
     with contextlib.suppress(ValueError):  # also of a port that is none
         parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise UsageError("base_url has a user name or password in it; give them as a header")
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return parts
-    raise UsageError(f"base_url is {url!r}: give an address such as {_OPENAI}")
+    raise UsageError(f"base_url is {url.partition('?')[0]!r}: give an address such as {_OPENAI}")
 
 
 def _query_value(value: object) -> str:
@@ -224,7 +224,7 @@ class Call:
     """
 
     method: str
-    url: str
+    url: str = attrs.field(repr=False)
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes | None = attrs.field(default=None, repr=False)
     stream: bool = False

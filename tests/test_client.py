@@ -888,7 +888,7 @@ def test_retrieve_when_it_is_a_stream(way: str) -> None:
 
     async def scenario(face: Face) -> Response:
         async with await face.retrieve("resp_1", stream=True, starting_after=0) as stream:
-            assert repr(stream).endswith(f"GET {server.url}/responses/resp_1?stream=true&starting_after=0>")
+            assert repr(stream).endswith(f"GET {server.url}/responses/resp_1>")  # a query may have a key
             return await stream.collect()  # type: ignore[no-any-return]
 
     with Server(sse([{**event, "sequence_number": number} for number, event in enumerate(AB)][1:])) as server:

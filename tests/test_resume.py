@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -271,3 +272,33 @@ def test_relay_when_it_has_no_snapshot_is_resumed_by_ids() -> None:
     with Server(cut(blocks[:4]), sse(blocks[4:])) as server:
         run = stream(server, "sync", flow)
     assert (run.status, texts) == ("completed", TEXT)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_translated_stream_when_it_ends_with_its_body_is_not_asked_for_again(way: str) -> None:
+    """A chat without an end marker is complete with its reason for finishing, whatever ids its events have."""
+    pieces = [({"content": "a"}, None), ({}, "stop")]
+    chunks = [{"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in pieces]
+    blocks = [b"id: %d\ndata: %s\n\n" % (n, json.dumps(chunk).encode()) for n, chunk in enumerate(chunks)]
+    for answers, expected in (([sse(blocks)], "completed"), ([cut(blocks[:1])], "truncated")):
+        with Server(*answers) as server:
+            if way == "sync":
+                with Client(base_url=server.url, wire="chat") as client:
+                    run = Dispatcher().run(client.responses.create(stream=True, model="m", resume=True), check=False)
+            else:
+
+                async def main(url: str) -> Run:
+                    async with AsyncClient(base_url=url, wire="chat") as client:
+                        stream = await client.responses.create(stream=True, model="m", resume=True)
+                        return await Dispatcher().arun(stream, check=False)
+
+                run = anyio.run(main, server.url, backend=way)
+            assert (run.status, run.text, len(server.requests)) == (expected, "a", 1)
+
+
+def test_stream_when_it_asks_to_wait_for_ever_is_not_waited_for() -> None:
+    """A time to reconnect after more than a minute is none."""
+    blocks = identified(answer(*TEXT))
+    with Server(cut([b"retry: 86400000\n" + blocks[0], *blocks[1:4]])) as server:
+        run = stream(server, "sync")
+    assert (run.status, len(server.requests)) == ("truncated", 1)

@@ -516,3 +516,49 @@ def test_recordings_when_of_one_model_over_three_apis_agree(fixtures: Path) -> N
             assert run.status in ("completed", "incomplete", "failed"), path.name
             kinds[path.stem] = run
     assert len(kinds) >= 3
+
+
+def test_array_when_its_text_is_too_long() -> None:
+    """Text is bounded in arrays as well."""
+    with pytest.raises(LimitExceeded):
+        Dispatcher(limits=Limits(text=1)).run(json.dumps(GEMINI).encode())
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'data: {"type": ["x"]}\n\n',
+        b'data: {"type": "content_block_start", "index": 0, "content_block": {"type": ["x"]}}\n\n',
+    ],
+)
+def test_wire_when_a_frame_is_odd_raises_nothing_of_its_own(frame: bytes) -> None:
+    """Odd shapes are read past, or end the run with an error of ours."""
+    run = Dispatcher().run(frame, wire="anthropic", check=False)
+    assert run.status in ("failed", "truncated")
+    path = {"jsonPath": "$['']", "stringValue": "x"}
+    begun = part({"functionCall": {"name": "f", "willContinue": True}})
+    chunks = [begun, part({"functionCall": {"partialArgs": [path, {"jsonPath": "$.a[" + "9" * 5000 + "]"}]}})]
+    assert Dispatcher().run(iter(chunks), wire="gemini", check=False).status == "truncated"
+
+
+def test_wire_when_it_fails_by_itself_is_a_decode_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in a wire ends the run, with what came before."""
+
+    def feed(self: object, frame: Frame) -> list[Event]:
+        raise KeyError("mine")
+
+    monkeypatch.setattr("eventflow.wires.chat.ChatWire.feed", feed)
+    with pytest.raises(DecodeError, match="KeyError: 'mine'"):
+        collect(chat_body())
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_wire_when_it_was_told_why_the_answer_ends_knows(wire: str) -> None:
+    """The end of the body is the end of the answer then, and only then."""
+    made: Any = wire_named(wire, Limits())
+    assert not made.finished
+    for event in MAPPINGS[wire][:-2]:
+        made.feed(Frame(data=json.dumps(event)))
+    for event in MAPPINGS[wire][-2:]:
+        made.feed(Frame(data=json.dumps(event)))
+    assert made.finished

@@ -129,7 +129,7 @@ def frames(value: Mapping[str, object]) -> list[Frame]:
     return made
 
 
-def _frame(kind: str, **fields: object) -> Frame:
+def _frame(kind: str, /, **fields: object) -> Frame:
     return Frame(kind, encode_json({**fields, "type": kind}).decode())
 
 

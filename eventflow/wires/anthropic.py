@@ -112,6 +112,11 @@ class AnthropicWire:
         self._count = 0  # of blocks, for keys
         self._over = False
 
+    @property
+    def finished(self) -> bool:
+        """Whether the end of the body would be the end of the answer."""
+        return self._stop_reason is not None
+
     @staticmethod
     def fits(frame: Frame) -> bool:
         """Whether the frame, or its data, has a type of this API."""
@@ -157,7 +162,7 @@ class AnthropicWire:
         if not isinstance(value, dict):
             raise DecodeError(f"an event of an Anthropic stream is no JSON object: {excerpt(data)}", frame=frame)
         event = cast("dict[str, Any]", value)
-        kind = event.get("type") or frame.event
+        kind = _text(event.get("type")) or frame.event
         if kind == "error" or frame.event == "error" or ("error" in event and kind not in _TYPES):
             self._over = True
             self._assembler.fail(StreamError.from_wire(event), usage=self._usage_so_far())

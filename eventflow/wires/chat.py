@@ -138,6 +138,11 @@ class ChatWire:
         self._audio = False
         self._over = False
 
+    @property
+    def finished(self) -> bool:
+        """Whether the end of the body would be the end of the answer."""
+        return bool(self._finishes)
+
     @staticmethod
     def fits(frame: Frame) -> bool:
         """Whether the frame's data is an object with choices."""

@@ -48,7 +48,7 @@ _CHUNK = {"candidates", "usageMetadata", "modelVersion", "responseId", "createTi
 _CANDIDATE = {"content", "index", "finishReason"}
 _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 _MAX_STEPS = 128  # of a path, where no limit of depth is given: what nests without end cannot be written
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\['([^']*)'\]")  # of a JSON path
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']+)'\]")  # of a JSON path
 
 _read_any = msgspec.json.Decoder().decode
 
@@ -78,6 +78,11 @@ class GeminiWire:
         self._count = 0  # of items, for keys
         self._code: dict[int, CodeInterpreterCall] = {}  # of each candidate: what was run, and whose result is to come
         self._over = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end of the body would be the end of the answer."""
+        return bool(self._finishes)
 
     @staticmethod
     def fits(frame: Frame) -> bool:
