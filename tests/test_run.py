@@ -1752,3 +1752,15 @@ def test_order_when_it_is_no_integer_is_refused() -> None:
     """An order that cannot be compared is an error where it is written."""
     with pytest.raises(UsageError, match="order must be an integer"):
         Dispatcher().on(TextDelta, lambda event: None, order="first")  # type: ignore[call-overload]
+
+
+class Undecodable(Event, tag="tests.undecodable"):
+    """An event whose field is of two kinds that no decoder can tell apart."""
+
+    value: list[int] | set[int]
+
+
+def test_event_class_when_it_cannot_be_decoded_is_the_callers_mistake() -> None:
+    """It is told as such, and not taken for a fault of the peer's."""
+    with pytest.raises(UsageError, match="cannot be decoded from JSON"):
+        Dispatcher().run([b'data: {"type": "tests.undecodable", "value": [1]}\n\n'], wire="responses")
