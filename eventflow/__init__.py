@@ -51,7 +51,7 @@ from eventflow.events import (
 )
 from eventflow.limits import Limits
 from eventflow.pipeline import Pipeline
-from eventflow.plugin import Plugin, on, rewrite, state, transform
+from eventflow.plugin import Pause, Plugin, on, rewrite, state, transform
 from eventflow.rewriting import Part
 from eventflow.run import Run
 from eventflow.timers import Timeouts
@@ -75,6 +75,7 @@ __all__ = [
     "OutputItemAdded",
     "OutputItemDone",
     "Part",
+    "Pause",
     "Pipeline",
     "Plugin",
     "ReasoningSummaryTextDelta",

@@ -6,6 +6,7 @@ that delivers, the events that came through.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import types
@@ -14,11 +15,13 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from eventflow import signals
+from eventflow.background import Lane
 from eventflow.errors import EventflowError, LimitExceeded, UsageError, excerpt
 from eventflow.events import Event, HandlerFailed, UnknownEvent
 from eventflow.plan import Plan, Step
-from eventflow.plugin import Plugin, instantiate
+from eventflow.plugin import Pause, Plugin, instantiate
 from eventflow.rewriting import Part, Rewriter
+from eventflow.routing import Handler
 
 if TYPE_CHECKING:
     from eventflow.run import Run
@@ -27,6 +30,8 @@ __all__ = ["INERT", "Call", "Chain", "Steps"]
 
 Call: TypeAlias = Callable[[Any], Any]
 Steps: TypeAlias = Generator[Any, Any, None]
+
+_GRACE = 1.0  # seconds that cancelled work may take to end
 
 INERT = frozenset({bool, int, float, str, bytes})
 """What handlers often give and nobody follows: ``lambda event: out.write(event.delta)``."""
@@ -61,6 +66,9 @@ class Chain:
         self._routes: dict[tuple[type[Event], str], tuple[tuple[Step, Call], ...]] = {}
         self._rewriters: dict[int, Rewriter] = {}
         self._queue: deque[Event] = deque()
+        self._lanes: list[Lane] = []
+        self._lane_of: dict[int, Lane] = {}  # by the place of its step
+        self._waits = True  # whether a pause can be made: somebody drives the run
 
     # --- from any thread ---------------------------------------------------------------------------------------------
 
@@ -68,11 +76,13 @@ class Chain:
         """Queue *event* to be dispatched after the current one."""
         self._queue.append(event)
         self.attention = True
+        self._run.wake()
 
     def cancel(self) -> None:
         """Have the run end at the next chance."""
         self.cancelled = True
         self.attention = True
+        self._run.wake()
 
     # --- routes ------------------------------------------------------------------------------------------------------
 
@@ -93,6 +103,10 @@ class Chain:
 
     def _bind(self, place: int) -> Call:
         step = self._plan.steps[place]
+        if step.handler is not None:
+            if place not in self._lane_of:
+                self._lane_of[place] = self.lane(step.handler, step)
+            return self._lane_of[place]
         target: Any = step.target if step.plugin is None else getattr(self.plugins[step.plugin], str(step.target))
         if step.kind == "rewrite":
             if place not in self._rewriters:
@@ -150,9 +164,14 @@ class Chain:
             raise self.exceeded
 
     def follow(self, result: object, step: Step, event: Event) -> Steps:
-        """A handler gave something: a generator's events are emitted, an awaitable is awaited, the rest is ignored."""
+        """A handler gave something: a generator's events are emitted, an awaitable is awaited, the rest is ignored.
+
+        A lane that gives itself is full: the run waits for room.
+        """
         try:
-            if inspect.isawaitable(result):
+            if type(result) is Lane:
+                yield from self._wait_for_room(result, event)
+            elif inspect.isawaitable(result):
                 result = yield from self._awaited(result, step.name)
             if isinstance(result, types.GeneratorType):
                 for emitted in cast("Iterable[object]", result):
@@ -195,6 +214,43 @@ class Chain:
             raise UsageError(f"{name} gave an awaitable; use arun(), astream() or aopen()")
         return (yield awaitable)
 
+    # --- beside the run ----------------------------------------------------------------------------------------------
+
+    def lane(self, handler: Handler, step: Step) -> Lane:
+        """Let *handler* hear events beside the run; the run waits for it before it ends."""
+        lane = Lane(self._run, handler, lambda error, event: self.raised(error, step, event))
+        self._lanes.append(lane)
+        return lane
+
+    def _wait_for_room(self, lane: Lane, event: Event) -> Steps:
+        while not self.cancelled and lane(event) is lane:
+            yield from self._pauses(lane.waiting())
+
+    def _pauses(self, pauses: Iterable[object]) -> Steps:
+        """Make the pauses that a generator asks for, until the run is cancelled."""
+        for pause in pauses:
+            yield pause
+            if self.cancelled:
+                return
+
+    def _empty_lanes(self) -> Steps:
+        """Wait until everything queued has been handled, what that emits included."""
+        while not self.cancelled:
+            busy = next((lane for lane in self._lanes if not lane.idle), None)
+            if busy is not None:
+                yield from self._pauses(busy.waiting())
+            if self.attention:
+                yield from self.drain()
+            elif busy is None:
+                return
+
+    def _close_lanes(self) -> Steps:
+        for lane in self._lanes:
+            lane.close()
+        for lane in self._lanes:
+            if lane.is_task and not lane.ended and self._waits:
+                yield Pause(_GRACE)
+
     # --- failure -----------------------------------------------------------------------------------------------------
 
     def failed(self, error: Exception, call: Call, event: Event) -> None:
@@ -207,7 +263,7 @@ class Chain:
 
     def raised(self, error: Exception, step: Step, event: Event) -> None:
         """A step raised: report it where it is isolated, else end the run with it."""
-        if error is self.exceeded:
+        if error is self.exceeded or any(error is lane.error for lane in self._lanes):  # which was told before
             raise error
         what = f"{step.name} on {event.type}"
         if isinstance(error, StopIteration):  # would end the generators of the chain instead of the run
@@ -243,16 +299,20 @@ class Chain:
         yield from self.drain()
 
     def finish(self) -> Steps:
-        """Every plugin's ``finish``, in order; what its rewrites and it still hold goes on behind it."""
+        """Every plugin's ``finish``, in order; what its rewrites and it still hold goes on behind it.
+
+        Then the handlers in the background come to the end of their queues.
+        """
         for index, plugin in enumerate(self.plugins):
             for step in self._plan.steps:
                 if step.plugin == index and step.place in self._rewriters:
                     for event in self._rewriters[step.place].close():
                         yield from self.dispatch(event, step.place)
-            held = yield from self._hook(plugin, "finish")
-            for event in _events_of(held, f"{type(plugin).__qualname__}.finish"):
-                yield from self.dispatch(event, self._plan.ends[index])
+            yield from self._hook(plugin, "finish", self._plan.ends[index])
+            if self.cancelled:
+                return
         yield from self.drain()
+        yield from self._empty_lanes()
 
     def stop(self, left: BaseException | None) -> Generator[Any, Any, BaseException | None]:
         """Every plugin's ``stop``, in reverse order, whatever one of them raises.
@@ -265,6 +325,7 @@ class Chain:
             The others are logged.
         """
         self.closed = True
+        self._waits = not isinstance(left, GeneratorExit)
         for plugin in reversed(self.plugins):
             try:
                 yield from self._hook(plugin, "stop")
@@ -275,20 +336,42 @@ class Chain:
                     left, error = error, left
                 if error is not None:
                     _log.error("%s.stop failed in %s", type(plugin).__qualname__, self._where(), exc_info=error)
+        yield from self._close_lanes()
         return left
 
-    def _hook(self, plugin: Plugin, name: str) -> Generator[Any, Any, Any]:
+    def _hook(self, plugin: Plugin, name: str, place: int | None = None) -> Steps:
+        """Call a hook; the events that it gives go on behind *place*, those of a generator at once; None ignores them.
+
+        A generator may ask for a pause.
+        """
         if getattr(type(plugin), name) is getattr(Plugin, name):
-            return None
+            return
         hook = f"{type(plugin).__qualname__}.{name}"
         try:
             result = getattr(plugin, name)(self._run)
             if inspect.isawaitable(result):
                 result = yield from self._awaited(result, hook)
-            return list(cast("Iterable[Any]", result)) if isinstance(result, types.GeneratorType) else result
+            if not isinstance(result, types.GeneratorType):
+                yield from self._give(result, hook, place)
+                return
+            with contextlib.closing(cast("Generator[object]", result)) as given:
+                for each in given:
+                    yield from self._give(each, hook, place)
+                    if self.cancelled and not self.closed:
+                        return
         except Exception as error:
             error.add_note(f"raised by {hook} in {self._where()}")
             raise
+
+    def _give(self, given: object, hook: str, place: int | None) -> Steps:
+        if isinstance(given, Pause):
+            if self._waits:
+                yield given
+        elif place is not None:
+            for event in _events_of(given, hook):
+                yield from self.dispatch(event, place)
+        if self.attention and place is not None:
+            yield from self.drain()
 
 
 def _whole_pieces(method: Callable[[str], str]) -> Callable[[str, Part], str]:

@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from eventflow import plugin as plugins
 from eventflow import signals
@@ -16,11 +16,14 @@ from eventflow.limits import Limits
 from eventflow.pipeline import unrolled
 from eventflow.plan import Plan
 from eventflow.plugin import Plugin
-from eventflow.routing import ErrorPolicy, Handler, Select, handler_of, matcher_of
+from eventflow.routing import Background, Handler, HandlerOptions, Select, handler_of, matcher_of
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import Source, open_source
 from eventflow.streams import AsyncEventStream, AsyncPush, EventStream, Push
 from eventflow.timers import Timeouts
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Dispatcher", "Undo", "acollect", "aiter_events", "collect", "iter_events"]
 
@@ -111,35 +114,41 @@ class Dispatcher:
 
     @overload  # the overloads overlap where a class is given; the first that fits is meant, it knows the event
     def on(  # type: ignore[overload-overlap]
-        self, select: type[E], /, *, order: int = ..., errors: ErrorPolicy = ...
+        self, select: type[E], /, **options: Unpack[HandlerOptions]
     ) -> FunctionOn[E]: ...
     @overload
     def on(  # type: ignore[overload-overlap]
-        self, select: type[E], handler: Callable[[E], object], /, *, order: int = ..., errors: ErrorPolicy = ...
+        self, select: type[E], handler: Callable[[E], object], /, **options: Unpack[HandlerOptions]
     ) -> Undo: ...
     @overload
     def on(  # type: ignore[overload-overlap]
-        self, select: type[E], handler: Callable[[E, Run], object], /, *, order: int = ..., errors: ErrorPolicy = ...
+        self, select: type[E], handler: Callable[[E, Run], object], /, **options: Unpack[HandlerOptions]
     ) -> Undo: ...
     @overload
     def on(  # type: ignore[overload-overlap]
-        self, select: type[E1], second: type[E2], /, *, order: int = ..., errors: ErrorPolicy = ...
+        self, select: type[E1], second: type[E2], /, **options: Unpack[HandlerOptions]
     ) -> FunctionOn[E1 | E2]: ...
     @overload
     def on(  # type: ignore[overload-overlap]
-        self, select: str, handler: Callable[..., object], /, *, order: int = ..., errors: ErrorPolicy = ...
+        self, select: str, handler: Callable[..., object], /, **options: Unpack[HandlerOptions]
     ) -> Undo: ...
     @overload
-    def on(self, *selects: Select, order: int = ..., errors: ErrorPolicy = ...) -> Callable[[F], F]: ...
-    def on(self, *selects: Any, order: int = 0, errors: ErrorPolicy = "raise") -> Any:
+    def on(self, *selects: Select, **options: Unpack[HandlerOptions]) -> Callable[[F], F]: ...
+    def on(self, *selects: Any, **options: Any) -> Any:
         """Register a handler: as a decorator, which returns the function unchanged, or with the handler last.
 
         Args:
             selects: Event classes, wire names (dots or underscores), families, or patterns with ``*``; in the call
                 form, the handler last.
-            order: Lower comes first; handlers of one order run as they were registered.
-            errors: What a failure of the handler does: ``raise`` ends the run with it; ``isolate`` logs it, reports it
-                as a `HandlerFailed` event, and the run goes on.
+            options: More about the handler:
+
+                - ``order=0``: lower comes first; handlers of one order run as they were registered.
+                - ``errors="raise"``: what a failure of the handler does: ``raise`` ends the run with it; ``isolate``
+                  logs it, reports it as a `HandlerFailed` event, and the run goes on.
+                - ``background=False``: whether it hears events beside the run, in order, from a queue of its own: a
+                  plain function in a thread, a coroutine function in a task. The run waits for it before it ends, and
+                  ends with what it raises.
+                - ``queue``, ``overflow``, ``patience``: of one in the background, see `eventflow.routing.Background`.
 
         Returns:
             A decorator; in the call form, an `Undo`.
@@ -147,25 +156,34 @@ class Dispatcher:
         Raises:
             UsageError: A selector can never match, or the handler cannot take an event.
         """
+        unknown = options.keys() - HandlerOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"on() got an unexpected keyword argument {min(unknown)!r}")
+        said: HandlerOptions = options  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         if selects and callable(selects[-1]) and not isinstance(selects[-1], type):
             if len(selects) == 1:
                 raise UsageError('on() needs a selector: on(TextDelta), on("tool"), on("*")')
-            return self._register(selects[:-1], selects[-1], order, errors)
+            return self._register(selects[:-1], selects[-1], said)
         if not selects:
             raise UsageError('on() needs a selector: on(TextDelta), on("tool"), on("*")')
         for select in selects:
             matcher_of(select)  # a misspelt one fails here, at the decorator's own line
+        Background.of(said)
 
         def decorate(function: F) -> F:
-            self._register(selects, function, order, errors)
+            self._register(selects, function, said)
             return function
 
         return decorate
 
-    def _register(
-        self, selects: tuple[Select, ...], function: Callable[..., Any], order: int, errors: ErrorPolicy
-    ) -> Undo:
-        handler = handler_of(function, tuple(map(matcher_of, selects)), order=order, errors=errors)
+    def _register(self, selects: tuple[Select, ...], function: Callable[..., Any], options: HandlerOptions) -> Undo:
+        handler = handler_of(
+            function,
+            tuple(map(matcher_of, selects)),
+            order=options.get("order", 0),
+            errors=options.get("errors", "raise"),
+            background=Background.of(options),
+        )
         with self._lock:
             self._handlers, self._plan = (*self._handlers, handler), None
 

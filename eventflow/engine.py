@@ -1,7 +1,8 @@
 """The core: what comes from a source in, events folded and dispatched. Sans-IO, one for sync and async.
 
-`Engine.steps` is a generator that a loop drives: it asks for more with `PULL`, hands over what must be awaited (in an
-async run), and gives out the events that came through (for ``stream()``). Frames in the canonical form, which is
+`Engine.steps` is a generator that a loop drives: it asks for more with `PULL`, says when it needs no more with `CLOSE`,
+asks for a `Pause`, hands over what must be awaited (in an async run), and gives out the events that came through (for
+``stream()``). Frames in the canonical form, which is
 nearly all of them, take a fused path: framing, decoding, counting and calling in one loop over the lines. Everything
 else takes the layers (`Decoder`, `Wire`, `Chain`); that both give the same is what a property test proves.
 """
@@ -60,19 +61,22 @@ from eventflow.wires import Wire, detect, wire_named
 if TYPE_CHECKING:
     from eventflow.run import Run
 
-__all__ = ["ANEW", "END", "PULL", "Engine"]
+__all__ = ["ANEW", "CLOSE", "END", "PULL", "Engine"]
 
 
 class _Signal(enum.Enum):
     PULL = "more, please"
     END = "there is no more"
     ANEW = "another body takes this one's place"
+    CLOSE = "let go of the source"
 
 
 PULL = _Signal.PULL
 """The engine asks for the source's next item."""
 END = _Signal.END
 """The loop says that there is none."""
+CLOSE = _Signal.CLOSE
+"""The engine is done with the source: what plugins do when they finish must not keep a connection open."""
 ANEW = _Signal.ANEW
 """The loop says that the source was opened again: the event that was under way is lost with the body that was cut."""
 
@@ -208,6 +212,7 @@ class Engine:
             yield from self._read()
             self.fold().close()
             if not self.chain.cancelled:
+                yield CLOSE
                 yield from self.chain.finish()
         except GeneratorExit as error:  # a run that is pushed was dropped
             if self._is_async:

@@ -6,6 +6,7 @@ One root, so that ``except EventflowError`` is enough; the class says who can do
     ├── UsageError                the caller: a misspelt selector, a source that is none, an async handler in a sync run
     ├── PluginError               a plugin: it does not import, its name is taken, its class is malformed
     ├── ToolError                 a tool: bad definition, a name registered twice
+    ├── SlowConsumer              a handler in the background: its queue is full, or it is stuck
     ├── StreamTruncated           the peer: the body ended before a terminal event
     │   └── StreamInterrupted     the transport: the connection was cut, reset or garbled
     │       └── ConnectionFailed  the transport: no answer came at all
@@ -39,6 +40,7 @@ __all__ = [
     "Phase",
     "PluginError",
     "SequenceError",
+    "SlowConsumer",
     "StreamInterrupted",
     "StreamTimeout",
     "StreamTruncated",
@@ -108,6 +110,13 @@ class ToolError(EventflowError):
     """A tool is defined or registered wrongly."""
 
     phase = "tool"
+
+
+@final
+class SlowConsumer(EventflowError):
+    """A handler in the background does not keep up: its queue is full, or it does not go on with what is in it."""
+
+    phase = "handler"
 
 
 class StreamTruncated(EventflowError):

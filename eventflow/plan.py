@@ -39,6 +39,7 @@ class Step:
         wants_run: Whether it takes a second argument: the run, or for a rewrite the part.
         is_async: Whether it can only run in an async run.
         families: Of a rewrite.
+        handler: Of a handler of the dispatcher's own that hears events beside the run; else None.
     """
 
     place: int
@@ -51,6 +52,7 @@ class Step:
     wants_run: bool = False
     is_async: bool = False
     families: tuple[str, ...] = ()
+    handler: Handler | None = None
 
 
 @attrs.frozen
@@ -167,6 +169,7 @@ class Plan:
                     isolate=handler.isolate,
                     wants_run=handler.wants_run,
                     is_async=handler.is_async,
+                    handler=handler if handler.background is not None else None,
                 )
             )
         self.steps = tuple(steps)

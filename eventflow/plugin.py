@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eventflow.rewriting import Part
     from eventflow.run import Run
 
-__all__ = ["Available", "Mark", "Plugin", "available", "load", "on", "rewrite", "state", "transform"]
+__all__ = ["Available", "Mark", "Pause", "Plugin", "available", "load", "on", "rewrite", "state", "transform"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -36,6 +36,20 @@ REWRITE_FAMILIES: tuple[RewriteFamily, ...] = ("text", "refusal", "reasoning", "
 _MARKS = "__eventflow_marks__"
 _STATE = "eventflow.state"
 _MUTABLE = (list, dict, set, bytearray)
+
+
+@attrs.frozen
+class Pause:
+    """What a ``finish`` or ``stop`` that is a generator yields to wait without standing in the way.
+
+    The run goes on with it when `Run.wake` has been called, from whatever thread, when an event was emitted, or when
+    the time is up; it has to look for itself which it was.
+
+    Attributes:
+        seconds: The longest wait; None for as long as it takes.
+    """
+
+    seconds: float | None = None
 
 
 @attrs.frozen
@@ -231,10 +245,17 @@ class Plugin:
         """A run begins. May be async."""
 
     def finish(self, run: Run) -> Any:
-        """The stream has ended, well or badly; may return events still held back. Not called when the run was left."""
+        """The stream has ended, well or badly, and its source is closed; not called when the run was left.
+
+        May return events still held back, or be a generator of them. May be async. A generator may yield a `Pause`, to
+        wait for work of its own.
+        """
 
     def stop(self, run: Run) -> Any:
-        """The run is over, on whatever path; always called, in reverse order. May be async."""
+        """The run is over, on whatever path; always called, in reverse order.
+
+        May be async, or a generator that yields a `Pause`.
+        """
 
     def __or__(self, other: Plugin) -> Pipeline:
         """``a | b``: a pipeline in which *b* sees what *a* lets through."""

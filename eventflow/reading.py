@@ -47,6 +47,7 @@ class _Reading:
         self._timers = Timers(timeouts, waited=source.waited) if timeouts is not None else None
         self._lingers_until: float | None = None
         self._deadline = inf  # of the wait under way
+        self._open = True
         self._late: Exception | None = None  # what ends the run before the next wait
 
     def _begin(self) -> float:
@@ -90,6 +91,11 @@ class _Reading:
         self._lingers_until = self._late = None
         if self._timers is not None:
             self._timers.anew(self._engine.progress, self._source.waited, self._clock() - began)
+
+    def _closes(self) -> bool:
+        """Whether the source is still to be let go of; asked once."""
+        open_, self._open = self._open, False
+        return open_
 
     @property
     def _drains(self) -> bool:
@@ -166,7 +172,9 @@ class Reader(_Reading):
             self._source.interrupt()
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Let go of the source. Twice is once."""
+        if not self._closes():
+            return
         try:
             if self._drains:
                 self._drain()
@@ -290,7 +298,9 @@ class AsyncReader(_Reading):
         raise error
 
     async def close(self) -> None:
-        """Let go of the source, though the task is being cancelled."""
+        """Let go of the source, though the task is being cancelled. Twice is once."""
+        if not self._closes():
+            return
         try:
             if self._drains:
                 await self._drain()

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 import attrs
 
@@ -26,12 +26,27 @@ from eventflow.events import (
     resolve,
 )
 
-__all__ = ["FAMILIES", "ErrorPolicy", "Handler", "Matcher", "Select", "handler_of", "matcher_of"]
+__all__ = [
+    "FAMILIES",
+    "Background",
+    "ErrorPolicy",
+    "Handler",
+    "HandlerOptions",
+    "Matcher",
+    "Overflow",
+    "Select",
+    "handler_of",
+    "matcher_of",
+]
 
 Select: TypeAlias = type[Event] | str
 """What may stand in ``on(...)``: an event class, a wire name, a family, or a pattern."""
 
 ErrorPolicy = Literal["raise", "isolate"]
+"""What a handler's failure does: end the run, or become a `HandlerFailed` event."""
+
+Overflow = Literal["block", "drop_oldest", "coalesce", "error"]
+"""What happens to an event for which a queue has no room."""
 
 FAMILIES: dict[str, type[Event]] = {
     "text": TextEvent,
@@ -93,6 +108,52 @@ def matcher_of(select: Select) -> Matcher:
     )
 
 
+class HandlerOptions(TypedDict, total=False):
+    """What may be said of a handler besides its selectors; see `Handler` and `Background`."""
+
+    order: int
+    errors: ErrorPolicy
+    background: bool
+    queue: int
+    overflow: Overflow
+    patience: float | None
+
+
+@attrs.frozen(kw_only=True)
+class Background:
+    """How a handler hears events beside the run: from a queue of its own, in order, by a worker of its own.
+
+    Attributes:
+        queue: Events that may wait for it. 256.
+        overflow: What happens when so many do: ``block`` (the run waits, and so does the server), ``drop_oldest``,
+            ``coalesce`` (deltas of one text are joined; for other events the run waits), ``error`` (`SlowConsumer`).
+        patience: Seconds that the run waits, for room or at its end, while the handler is at one event; then it fails
+            with `SlowConsumer`. 60; None for ever.
+    """
+
+    queue: int = 256
+    overflow: Overflow = "block"
+    patience: float | None = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.queue) is not int or self.queue < 1:
+            raise UsageError(f"queue must be a positive number of events, not {self.queue!r}")
+        if self.overflow not in get_args(Overflow):
+            raise UsageError(f"overflow must be one of {', '.join(get_args(Overflow))}, not {self.overflow!r}")
+        if self.patience is not None and not (isinstance(self.patience, int | float) and self.patience > 0):
+            raise UsageError(f"patience must be seconds, more than 0, or None for ever, not {self.patience!r}")
+
+    @classmethod
+    def of(cls, options: HandlerOptions) -> Background | None:
+        """What *options* say; None for a handler in the run itself."""
+        given: dict[str, Any] = {name: value for name, value in options.items() if name in attrs.fields_dict(cls)}
+        if options.get("background", False):
+            return cls(**given)
+        if given:
+            raise UsageError(f"{next(iter(given))} is for handlers in the background; add background=True")
+        return None
+
+
 @attrs.frozen
 class Handler:
     """A function that hears events, classified once.
@@ -105,6 +166,7 @@ class Handler:
         isolate: Whether its failure is reported instead of ending the run.
         wants_run: Whether it takes the run as its second argument.
         is_async: Whether it can only run in an async run.
+        background: How it hears events beside the run, or None.
     """
 
     function: Callable[..., Any]
@@ -114,10 +176,15 @@ class Handler:
     isolate: bool = False
     wants_run: bool = False
     is_async: bool = False
+    background: Background | None = None
 
     def matches(self, cls: type[Event], name: str) -> bool:
         """Whether it hears events of class *cls* under the wire name *name*."""
         return any(matcher(cls, name) for matcher in self.matchers)
+
+    def call(self, event: Event, run: object) -> Any:
+        """Call it as it wants to be called."""
+        return self.function(event, run) if self.wants_run else self.function(event)
 
 
 def handler_of(
@@ -126,6 +193,7 @@ def handler_of(
     *,
     order: int = 0,
     errors: ErrorPolicy = "raise",
+    background: Background | None = None,
     arguments: tuple[str, ...] = ("the event", "the run"),
     name: str = "",
 ) -> Handler:
@@ -136,6 +204,7 @@ def handler_of(
         matchers: What it hears.
         order: Lower comes first.
         errors: What its failure does.
+        background: How it hears events beside the run, or None.
         arguments: What it is offered, for the message; it may take fewer, but at least one.
         name: How messages call it; by default, its qualified name.
 
@@ -150,7 +219,7 @@ def handler_of(
         raise UsageError(f"a handler must be callable, not {function!r}")
     name = name or name_of(function)
     taken = required_arguments(function, name, arguments)
-    return Handler(function, name, matchers, order, errors == "isolate", taken > 1, is_async(function))
+    return Handler(function, name, matchers, order, errors == "isolate", taken > 1, is_async(function), background)
 
 
 def name_of(function: Callable[..., Any]) -> str:

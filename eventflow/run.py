@@ -11,21 +11,25 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventflow import signals
-from eventflow.engine import PULL, Engine
+from eventflow.background import Lane
+from eventflow.engine import CLOSE, PULL, Engine
 from eventflow.errors import EventflowError, StreamTimeout, UsageError
 from eventflow.events import Event, Response
 from eventflow.limits import Limits
 from eventflow.outcome import Status
-from eventflow.plan import Plan
-from eventflow.plugin import Plugin
+from eventflow.plan import Plan, Step
+from eventflow.plugin import Pause, Plugin
 from eventflow.reading import AsyncReader, Reader
+from eventflow.routing import Background, HandlerOptions, handler_of
 from eventflow.snapshot import Oddity
 from eventflow.sources import Source
 from eventflow.sse import Frame
 from eventflow.timers import Timeouts, Timers
-from eventflow.waiting import shielded, waiter
+from eventflow.waiting import Bell, shielded, waiter
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from eventflow.dispatcher import Dispatcher
 
 __all__ = ["Left", "Run", "aloop", "loop"]
@@ -40,14 +44,16 @@ class Left(BaseException):
 class Run:
     """One stream on its way through a dispatcher: its state, its result, its errors.
 
-    Made by a dispatcher. Two runs share nothing that changes. `cancel` and `emit` may be called from other threads;
-    everything else belongs to the thread or task that drives the run.
+    Made by a dispatcher. Two runs share nothing that changes. `cancel`, `emit` and `wake` may be called from other
+    threads; everything else belongs to the thread or task that drives the run.
 
     Attributes:
         id: A random name, for logs.
         dispatcher: The dispatcher that made it.
         plugins: The run's own copies of the plugins, in order.
         outbox: Items to send back to the model: what tools gave.
+        turn: Which turn of an agent it is, from 1; 0 for a run of its own.
+        is_async: Whether it is driven by a task: handlers and hooks may be async.
     """
 
     def __init__(
@@ -64,12 +70,15 @@ class Run:
         deliver: bool = False,
         timeouts: Timeouts | None = None,
         clock: Callable[[], float] = time.monotonic,
+        turn: int = 0,
     ) -> None:
         self.id = "run_" + os.urandom(8).hex()
         self.dispatcher = dispatcher
         self.outbox: list[Any] = []
+        self.turn = turn
+        self.is_async = is_async
         self._check = check
-        self._is_async = is_async
+        self._bell = Bell()
         self._interrupt: Any = None
         self._steps: Any = None  # of a run that is pushed
         self._fed = threading.Lock()
@@ -151,6 +160,35 @@ class Run:
             raise UsageError(f"run {self.id} is over; nothing hears what is emitted now")
         self._engine.chain.emit(event)
 
+    def background(self, function: Callable[..., object], **options: Unpack[HandlerOptions]) -> Lane:
+        """For plugins: let *function* hear events beside the run, from a queue of its own.
+
+        Args:
+            function: Takes an event, or an event and the run. A plain one is called in a thread, a coroutine function
+                in a task.
+            options: ``errors``, ``queue``, ``overflow`` and ``patience``, as for `Dispatcher.on`.
+
+        Returns:
+            What is to be called with each event; a handler gives on what that gives.
+
+        Raises:
+            UsageError: It cannot take an event, or is async and the run is not.
+        """
+        options["background"] = True
+        handler = handler_of(function, (), errors=options.get("errors", "raise"), background=Background.of(options))
+        if handler.is_async and not self.is_async:
+            raise UsageError(f"{handler.name} can only be awaited; use arun(), astream() or aopen()")
+        step = Step(-1, "handler", handler.name, None, function, lambda cls, name: True, isolate=handler.isolate)
+        return self._engine.chain.lane(handler, step)
+
+    def wake(self) -> None:
+        """Let the plugin that waits (see `Pause`) look again. From any thread."""
+        self._bell.ring()
+
+    def now(self) -> float:
+        """Seconds by the dispatcher's clock."""
+        return self._clock()
+
     def cancel(self) -> None:
         """End the run: no more events, the source closed, status ``cancelled``. From any thread; twice is once."""
         self._engine.chain.cancel()
@@ -192,15 +230,15 @@ class Run:
             UsageError: The run was not opened with ``open()``.
             Exception: Whatever `Dispatcher.run` raises.
         """
-        if self._steps is None or self._is_async:
-            hint = "await run.afeed(...)" if self._is_async else "a run over a source feeds itself"
+        if self._steps is None or self.is_async:
+            hint = "await run.afeed(...)" if self.is_async else "a run over a source feeds itself"
             raise UsageError(f"feed() is for runs made with open(); {hint}")
         self._push(item)
 
     async def afeed(self, item: Any) -> None:
         """`feed`, for runs made with ``aopen()``."""
-        if self._steps is None or not self._is_async:
-            hint = "a run over a source feeds itself" if self._is_async else "use run.feed(...)"
+        if self._steps is None or not self.is_async:
+            hint = "a run over a source feeds itself" if self.is_async else "use run.feed(...)"
             raise UsageError(f"afeed() is for runs made with aopen(); {hint}")
         await self._apush(item)
 
@@ -229,7 +267,7 @@ class Run:
         return left
 
     def _time_left(self, *, is_async: bool) -> tuple[float, StreamTimeout | None]:
-        if self._steps is None or self._is_async is not is_async:
+        if self._steps is None or self.is_async is not is_async:
             raise UsageError("tick() is for runs made with open(), atick() for those made with aopen()")
         if self._finished or self._timers is None or self._fed.locked():  # an item is being handled
             return inf, None
@@ -260,7 +298,9 @@ class Run:
 
     def _send(self, item: Any, *, throw: bool) -> None:
         try:
-            (self._steps.throw if throw else self._steps.send)(item)  # a sync run gives out nothing but PULL
+            request = (self._steps.throw if throw else self._steps.send)(item)
+            while request is not PULL:  # a sync run asks for nothing else but a pause; the source is somebody else's
+                request = self._after(request)
         except StopIteration:
             self._conclude()
             self._raise()
@@ -294,7 +334,7 @@ class Run:
         try:
             while (request := send(item)) is not PULL:
                 try:
-                    send, item = self._steps.send, await (shielded(request) if throw else request)
+                    send, item = self._steps.send, await self._done(request, leaving=throw)
                 except BaseException as error:
                     send, item = self._steps.throw, error
                     throw = throw or not isinstance(error, Exception)
@@ -304,6 +344,25 @@ class Run:
         except BaseException:
             self._conclude()
             raise
+
+    # --- what the engine asks for, besides the next item --------------------------------------------------------------
+
+    def _after(self, request: object) -> Any:
+        """Do what is asked for; returns what the engine asks for next."""
+        try:
+            if isinstance(request, Pause):
+                self._bell.wait(request.seconds)
+        except BaseException as error:
+            return self._steps.throw(error)
+        return self._steps.send(None)
+
+    async def _done(self, request: Any, *, leaving: bool) -> Any:
+        """What is asked for in an async run: a pause, or something awaited; *leaving*, though the task is cancelled."""
+        if request is CLOSE:  # of a run that is pushed: the source is somebody else's
+            return None
+        if type(request) is Pause:
+            request = self._bell.await_(request.seconds)
+        return await (shielded(request) if leaving else request)
 
 
 def _check_class(plugin: object) -> None:
@@ -332,7 +391,13 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
                 request = send(item)
             else:
                 try:
-                    yield request
+                    if type(request) is Pause:
+                        run._bell.wait(request.seconds)
+                    elif request is CLOSE:
+                        run._interrupt = None  # the connection may be another request's from here on
+                        reader.close()
+                    else:
+                        yield request
                 except GeneratorExit:
                     request = throw(Left())
                 except BaseException as error:
@@ -375,8 +440,11 @@ async def aloop(run: Run, source: Source) -> AsyncGenerator[Event, None]:
                 elif isinstance(request, Event):
                     yield request
                     wait.handed_over()
+                elif request is CLOSE:
+                    run._interrupt = None
+                    await reader.close()
                 else:
-                    value = await (shielded(request) if leaving else request)
+                    value = await run._done(request, leaving=leaving)
             except GeneratorExit:
                 wait.handed_over()  # to whoever closes this
                 send, value, leaving = steps.throw, Left(), True

@@ -7,17 +7,18 @@ scope it is.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Interrupted", "Waiter", "checkpoint", "shielded", "sleep", "waiter"]
+__all__ = ["Bell", "Interrupted", "Waiter", "checkpoint", "shielded", "sleep", "waiter"]
 
 
 class Interrupted(Exception):
@@ -152,12 +153,67 @@ class _AnyioWaiter:
         threading.Thread(target=self._end_from_here, name="eventflow-interrupt", daemon=True).start()
 
     def _end_from_here(self) -> None:
-        from anyio import from_thread
+        _run_in(self._token, self._end)
 
+
+class Bell:
+    """Wakes the one thread or task that waits for it; may be rung from any thread, also before the wait begins."""
+
+    __slots__ = ("_rung", "_wake")
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._wake: Callable[[], object] | None = None
+
+    def ring(self) -> None:
+        """End the wait under way, or the next one."""
+        self._rung = True
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Block until it rings, or for so many seconds."""
+        woken = threading.Event()
+        self._wake = woken.set
         try:
-            from_thread.run_sync(self._end, token=self._token)
-        except RuntimeError:  # the loop is over: nobody waits any more
-            return
+            if not self._rung:  # looked at after the waker stands: a ring in between is not missed
+                woken.wait(seconds)
+        finally:
+            self._wake, self._rung = None, False
+
+    async def await_(self, seconds: float | None = None) -> None:
+        """`wait`, in a task."""
+        import anyio
+        from anyio.lowlevel import current_token
+
+        woken, token, thread = anyio.Event(), current_token(), threading.get_ident()
+        loop = _asyncio_loop()
+
+        def wake() -> None:
+            if threading.get_ident() == thread:
+                woken.set()
+            elif loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(woken.set)
+            else:
+                _run_in(token, woken.set)
+
+        self._wake = wake
+        try:
+            if not self._rung:
+                with anyio.move_on_after(seconds):
+                    await woken.wait()
+        finally:
+            self._wake, self._rung = None, False
+
+
+def _run_in(token: Any, function: Callable[[], object]) -> None:
+    """Call *function* in the event loop of *token*, from another thread."""
+    from anyio import from_thread
+
+    with contextlib.suppress(RuntimeError):  # the loop is over: nobody waits any more
+        from_thread.run_sync(function, token=token)
 
 
 async def shielded(awaitable: Awaitable[Any]) -> Any:

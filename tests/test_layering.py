@@ -23,7 +23,7 @@ LAYERS = (  # lowest first; a module imports from lower ones only. A package is 
     {"http", "outcome", "routing", "snapshot", "wires"},
     {"providers", "schema", "sources"},
     {"plugin", "request", "rewriting"},
-    {"pipeline", "plan"},
+    {"background", "pipeline", "plan"},
     {"chain"},
     {"engine"},
     {"reading"},
