@@ -15,6 +15,7 @@
     run = flow.run("stream.sse")
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from eventflow import errors, events, signals, sse, wires
@@ -47,6 +48,7 @@ from eventflow.events import (
     ToolCall,
     ToolOutput,
     ToolProgress,
+    TurnStarted,
     UnknownEvent,
 )
 from eventflow.limits import Limits
@@ -57,9 +59,12 @@ from eventflow.run import Run
 from eventflow.timers import Timeouts
 
 if TYPE_CHECKING:
+    from eventflow.agent import Agent, AgentResult
     from eventflow.client import AsyncClient, AsyncStream, Client, Stream
 
 __all__ = [
+    "Agent",
+    "AgentResult",
     "AsyncClient",
     "AsyncStream",
     "Client",
@@ -99,6 +104,7 @@ __all__ = [
     "ToolCall",
     "ToolOutput",
     "ToolProgress",
+    "TurnStarted",
     "UnknownEvent",
     "acollect",
     "aiter_events",
@@ -115,13 +121,18 @@ __all__ = [
     "wires",
 ]
 
-_CLIENT = ("AsyncClient", "AsyncStream", "Client", "Stream")
+_LATE = {
+    "Agent": "eventflow.agent",
+    "AgentResult": "eventflow.agent",
+    "AsyncClient": "eventflow.client",
+    "AsyncStream": "eventflow.client",
+    "Client": "eventflow.client",
+    "Stream": "eventflow.client",
+}
 
 
 def __getattr__(name: str) -> object:
-    """The clients are imported when first used: who only dispatches need not wait for them."""
-    if name not in _CLIENT:
+    """Clients and agents are imported when first used: who only dispatches need not wait for them."""
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from eventflow import client
-
-    return getattr(client, name)
+    return getattr(importlib.import_module(_LATE[name]), name)

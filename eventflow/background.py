@@ -12,7 +12,7 @@ import threading
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from eventflow.errors import SlowConsumer, UsageError, excerpt
 from eventflow.events import Event
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from eventflow.run import Run
 
-__all__ = ["Job", "Lane", "LoopThread", "start_task", "start_thread"]
+__all__ = ["Job", "Lane", "LoopThread", "await_thread", "start_task", "start_thread"]
+
+
+T = TypeVar("T")
 
 
 class Job(Protocol):
@@ -134,6 +137,26 @@ def start_task(function: Callable[[], Awaitable[object]], *, name: str, then: Ca
         then: Called in the event loop when the job has ended.
     """
     return _Task(function, name, then)
+
+
+async def await_thread(function: Callable[[], T], *, name: str) -> T:
+    """What *function* gives, called in a daemon thread; one whose task is cancelled is left alone."""
+    bell = Bell()
+    given: list[T] = []
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            given.append(function())
+        except BaseException as error:
+            raised.append(error)
+
+    job = start_thread(work, name=name, then=bell.ring)
+    while not job.done:
+        await bell.await_()
+    if raised:
+        raise raised[0]
+    return given[0]
 
 
 class LoopThread:

@@ -244,7 +244,7 @@ class Dispatcher:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, source: Any, *, wire: str | None = None, check: bool = True) -> Run:
+    def run(self, source: Any, *, wire: str | None = None, check: bool = True, turn: int = 0) -> Run:
         """Take *source* to its end.
 
         Args:
@@ -252,30 +252,31 @@ class Dispatcher:
                 events.
             wire: Which wire its frames are of; by default the first frame tells.
             check: False never raises for the stream's own failures; see ``run.status`` and ``run.error``.
+            turn: For loops: which turn with the model it is, from 1. The run knows it, and begins with a `TurnStarted`.
 
         Raises:
             UsageError: The source is none, or a handler is async.
             EventflowError: The stream did not end well; its ``partial`` has what was received.
             Exception: What a handler, transform or hook raised, with a note that names it.
         """
-        opened, run = self._begin(source, wire, check, is_async=False)
+        opened, run = self._begin(source, wire, check, turn, is_async=False)
         list(loop(run, opened))  # nothing is delivered: it runs to the end
         return run
 
-    async def arun(self, source: Any, *, wire: str | None = None, check: bool = True) -> Run:
+    async def arun(self, source: Any, *, wire: str | None = None, check: bool = True, turn: int = 0) -> Run:
         """`run`, async; the source may be sync or async."""
-        opened, run = self._begin(source, wire, check, is_async=True)
+        opened, run = self._begin(source, wire, check, turn, is_async=True)
         [event async for event in aloop(run, opened)]
         return run
 
-    def stream(self, source: Any, *, wire: str | None = None, check: bool = True) -> EventStream:
+    def stream(self, source: Any, *, wire: str | None = None, check: bool = True, turn: int = 0) -> EventStream:
         """Iterate the events that come through the pipeline; handlers are called too. Arguments as for `run`."""
-        opened, run = self._begin(source, wire, check, is_async=False, deliver=True)
+        opened, run = self._begin(source, wire, check, turn, is_async=False, deliver=True)
         return EventStream(run, opened)
 
-    def astream(self, source: Any, *, wire: str | None = None, check: bool = True) -> AsyncEventStream:
+    def astream(self, source: Any, *, wire: str | None = None, check: bool = True, turn: int = 0) -> AsyncEventStream:
         """`stream`, async."""
-        opened, run = self._begin(source, wire, check, is_async=True, deliver=True)
+        opened, run = self._begin(source, wire, check, turn, is_async=True, deliver=True)
         return AsyncEventStream(run, opened)
 
     def open(self, *, wire: str | None = None, check: bool = True) -> Push:
@@ -287,7 +288,7 @@ class Dispatcher:
         return AsyncPush(self._make(wire, check, is_async=True))
 
     def _begin(
-        self, source: Any, wire: str | None, check: bool, *, is_async: bool, deliver: bool = False
+        self, source: Any, wire: str | None, check: bool, turn: int, *, is_async: bool, deliver: bool = False
     ) -> tuple[Source, Run]:
         opened = open_source(source)
         try:
@@ -295,12 +296,12 @@ class Dispatcher:
                 raise UsageError("the source is asynchronous; use arun(), astream() or acollect()")
             if is_async and opened.aitems is None and opened.blocking:
                 raise UsageError("the source is a synchronous HTTP response; use run(), or an async client")
-            return opened, self._make(wire or opened.wire, check, is_async=is_async, deliver=deliver)
+            return opened, self._make(wire or opened.wire, check, turn, is_async=is_async, deliver=deliver)
         except BaseException:
             opened.close()
             raise
 
-    def _make(self, wire: str | None, check: bool, *, is_async: bool, deliver: bool = False) -> Run:
+    def _make(self, wire: str | None, check: bool, turn: int = 0, *, is_async: bool, deliver: bool = False) -> Run:
         plan = self._current_plan()
         if not is_async:
             names = plan.asynchronous()
@@ -318,6 +319,7 @@ class Dispatcher:
             deliver=deliver,
             timeouts=self._timeouts,
             clock=self._clock,
+            turn=turn,
         )
         signals.send(signals.run_started, self, run=run)
         return run

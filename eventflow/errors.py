@@ -26,6 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, final
 
 if TYPE_CHECKING:
+    from eventflow.agent import AgentResult
     from eventflow.events import Response
     from eventflow.run import Run
     from eventflow.sse import Frame
@@ -69,6 +70,7 @@ class EventflowError(Exception):
         message: What happened, where, and what to do.
         partial: The `Response` as received up to the error, or None when nothing was under way.
         run: The `Run` that ended with this error, or None outside a run.
+        result: What an `Agent` had done until then, its `AgentResult`, or None outside an agent.
         retryable: Whether sending the same request again may succeed.
         phase: Where it happened, or None when it has nothing to do with a stream.
     """
@@ -81,16 +83,18 @@ class EventflowError(Exception):
         self.message = message
         self.partial: Response | None = None
         self.run: Run | None = None
+        self.result: AgentResult | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = {name: value for name, value in self.__dict__.items() if name != "run"}  # a run holds live callables
+        live = ("run", "result")  # a run holds live callables
+        state = {name: value for name, value in self.__dict__.items() if name not in live}
         return (_rebuild, (type(self), self.args, state))
 
 
 def _rebuild(cls: type[EventflowError], args: tuple[object, ...], state: dict[str, object]) -> EventflowError:
     error = cls.__new__(cls, *args)
     error.args = args
-    error.run = None
+    error.run = error.result = None
     error.__dict__.update(state)
     return error
 

@@ -14,7 +14,7 @@ from eventflow import signals
 from eventflow.background import Lane
 from eventflow.engine import CLOSE, PULL, Engine
 from eventflow.errors import EventflowError, StreamTimeout, UsageError
-from eventflow.events import Event, Response
+from eventflow.events import Event, Response, TurnStarted
 from eventflow.limits import Limits
 from eventflow.outcome import Status
 from eventflow.plan import Plan, Step
@@ -97,6 +97,8 @@ class Run:
             deliver=deliver,
         )
         self.plugins: tuple[Plugin, ...] = self._engine.chain.plugins
+        if turn:
+            self.emit(TurnStarted(turn))
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.status}, {self.events} events>"
@@ -110,6 +112,11 @@ class Run:
     def error(self) -> EventflowError | None:
         """What the stream ended with when it did not end well, or None."""
         return self._engine.outcome.error
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called; the response may have been complete by then, as `status` tells."""
+        return self._engine.chain.cancelled
 
     @property
     def response(self) -> Response:

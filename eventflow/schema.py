@@ -17,7 +17,7 @@ from eventflow.events import Response
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["ParsedResponse", "parsing", "text_format_of"]
+__all__ = ["ParsedResponse", "parsing", "schema_of", "text_format_of"]
 
 T = TypeVar("T")
 
@@ -97,24 +97,38 @@ def text_format_of(kind: Any) -> dict[str, Any]:
         UsageError: There is no schema for the type, or it is not one of an object.
     """
     try:
-        schema = kind.model_json_schema() if hasattr(kind, "model_json_schema") else msgspec.json.schema(kind)
+        schema, strict = schema_of(kind)
     except Exception as error:  # TypeError of msgspec; pydantic's own
         raise UsageError(f"text_format={_name_of(kind)} has no JSON schema: {error}") from error
-    definitions = schema.pop("$defs", {})
-    schema = _resolved(schema, definitions)
     if schema.get("type") != "object":
         raise UsageError(
             f"text_format={_name_of(kind)} is no object in JSON, which is all that the API gives; put it into a field "
             "of a dataclass"
         )
-    strict = not any(map(_is_open, (schema, *definitions.values())))
+    return {"type": "json_schema", "name": _NAME.sub("_", _name_of(kind))[:64], "schema": schema, "strict": strict}
+
+
+def schema_of(kind: Any, *, strict: bool = True) -> tuple[dict[str, Any], bool]:
+    """The JSON schema of a type, no reference at its top; and whether it is as the API's strict mode wants it.
+
+    Args:
+        kind: A type that msgspec has a schema for, or a pydantic model.
+        strict: Whether to make it so, where that can be.
+
+    Raises:
+        Exception: Whatever msgspec or pydantic raises where there is no schema.
+    """
+    schema = kind.model_json_schema() if hasattr(kind, "model_json_schema") else msgspec.json.schema(kind)
+    definitions = schema.pop("$defs", {})
+    schema = _resolved(schema, definitions)
+    strict = strict and not any(map(_is_open, (schema, *definitions.values())))
     if strict:
         schema = _closed(schema, definitions)
         definitions = {name: _closed(definition, definitions) for name, definition in definitions.items()}
     used = {name: value for name, value in definitions.items() if _refers((schema, definitions), name)}
     if used:
         schema = {**schema, "$defs": used}
-    return {"type": "json_schema", "name": _NAME.sub("_", _name_of(kind))[:64], "schema": schema, "strict": strict}
+    return schema, strict
 
 
 def _name_of(kind: Any) -> str:

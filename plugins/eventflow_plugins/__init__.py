@@ -7,5 +7,6 @@ takes them as instances, ``Dispatcher(Accumulate(), Log("run.jsonl"))``, or by n
 
 from eventflow_plugins.accumulate import Accumulate
 from eventflow_plugins.log import Log
+from eventflow_plugins.tools import PendingCall, Slots, Tool, ToolContext, Tools, tool
 
-__all__ = ["Accumulate", "Log"]
+__all__ = ["Accumulate", "Log", "PendingCall", "Slots", "Tool", "ToolContext", "Tools", "tool"]

@@ -1,0 +1,271 @@
+"""`Tools`: the plugin that runs the calls of a response."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any, Literal
+
+import attrs
+
+from eventflow import Pause, Plugin, Run, ToolCall, ToolOutput, ToolProgress, on, state
+from eventflow.background import LoopThread, start_task, start_thread
+from eventflow.errors import ToolError
+from eventflow.events import JSON
+from eventflow.routing import is_async
+from eventflow_plugins.tools.calls import Approve, Call, Slots
+from eventflow_plugins.tools.definition import InvalidArguments, Tool
+
+__all__ = ["Tools"]
+
+_GRACE = 1.0  # seconds that cancelled tools may take to end
+
+
+def _tools_of(given: Iterable[Any]) -> tuple[Tool, ...]:
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise ToolError(f"Tools([...]) takes functions in a list, not {given!r}")
+    tools = tuple(each if isinstance(each, Tool) else Tool.of(each) for each in given)
+    names = [tool.name for tool in tools]
+    for name in names:
+        if names.count(name) > 1:
+            raise ToolError(f"two tools are called {name!r}; name one of them with @tool(name=...)")
+    return tools
+
+
+def _slots_of(given: int | Slots) -> Slots:
+    return given if isinstance(given, Slots) else Slots(given)
+
+
+def _positive(_: Tools, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None and attribute.name in ("timeout", "total_timeout"):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ToolError(f"Tools({attribute.name}=...) must be more than 0, not {value!r}")
+
+
+class Tools(Plugin):
+    """Runs the functions that a model calls, and puts what they give into ``run.outbox``, to be sent back.
+
+    ::
+
+        def get_weather(city: str) -> str:
+            "The weather of a city, now."
+            return "18 °C, clear"
+
+
+        tools = Tools([get_weather])
+        run = Dispatcher(tools).run(client.responses.create(..., tools=tools.definitions, stream=True))
+        run.outbox  # [{"type": "function_call_output", "call_id": ..., "output": "18 °C, clear"}]
+
+    A call runs once its arguments are complete and valid; never one of a response that is incomplete, failed or
+    truncated. Whatever goes wrong with it (an unknown name, arguments that do not fit, an exception, too long a time,
+    no approval) is an output too, for the model to read: the run goes on. Each call ends in a `ToolOutput` event, as
+    it ends; in the outbox, outputs have the order of the calls.
+
+    A plain function runs in a daemon thread with the run's context variables; an async one in a task, of the run's own
+    event loop or, in a sync run, of one in the background. Nobody can stop a thread: one that takes too long is
+    abandoned, and what it gives then goes nowhere. A run that is left cancels its tools.
+
+    Attributes:
+        tools: The functions, plain or decorated with `tool`.
+        when: ``response``: calls run after the response is complete and its connection closed; ``item``: each at once,
+            while the rest still comes. Then some may have run when the response fails.
+        timeout: Seconds that one call may take, once it was approved; None for ever. 60.
+        total_timeout: Seconds that all calls of a response may take together, approval included; None for ever.
+        concurrency: Calls that run at once, in all runs of the dispatcher; a `Slots` is shared with other plugins. 8.
+            A call that was abandoned does not count any more.
+        approve: Asked before each call runs, with the `PendingCall`, in the call's own thread or task: True allows it;
+            anything else, an exception too, denies it. Tools that are ``dangerous`` need it.
+        context: What tools are granted: the `ToolContext.granted` of those that ask for it.
+        max_output: Bytes of one output that the model is sent: more is cut in the middle. 256 KiB.
+        max_arguments: Characters of one call's arguments. 1 Mi.
+        max_depth: How deep they may be nested. 64.
+
+    Raises:
+        ToolError: A function has no schema, two have one name, a dangerous one has nobody to approve it.
+    """
+
+    tools: tuple[Tool, ...] = attrs.field(converter=_tools_of)
+    when: Literal["response", "item"] = attrs.field(default="response", kw_only=True)
+    timeout: float | None = attrs.field(default=60.0, kw_only=True, validator=_positive)
+    total_timeout: float | None = attrs.field(default=None, kw_only=True, validator=_positive)
+    concurrency: Slots = attrs.field(factory=lambda: Slots(8), kw_only=True, converter=_slots_of)
+    approve: Approve | None = attrs.field(default=None, kw_only=True)
+    context: Any = attrs.field(default=None, kw_only=True, repr=False)
+    max_output: int = attrs.field(default=256 * 1024, kw_only=True, validator=_positive)
+    max_arguments: int = attrs.field(default=2**20, kw_only=True, validator=_positive)
+    max_depth: int = attrs.field(default=64, kw_only=True, validator=_positive)
+    _by_name: dict[str, Tool] = attrs.field(init=False, repr=False)
+    _loop: LoopThread = attrs.field(init=False, repr=False, factory=LoopThread)
+    _calls: dict[str, Call] = state(factory=dict[str, Call])  # by id, in the order in which they came
+    _answering: bool = state(default=True)  # of several in one pipeline, the one that answers for unknown names
+
+    def __attrs_post_init__(self) -> None:
+        self._by_name = {tool.name: tool for tool in self.tools}
+        if self.when not in ("response", "item"):
+            raise ToolError(f'Tools(when=...) is "response" or "item", not {self.when!r}')
+        if self.approve is not None and not callable(self.approve):
+            raise ToolError(f"Tools(approve=...) takes a function of the call, not {self.approve!r}")
+        dangerous = [tool.name for tool in self.tools if tool.dangerous]
+        if dangerous and self.approve is None:
+            raise ToolError(f"tool {dangerous[0]!r} is dangerous: say who approves its calls, Tools(approve=...)")
+
+    @property
+    def definitions(self) -> list[dict[str, JSON]]:
+        """What a request tells the model: its ``tools``."""
+        return [tool.definition for tool in self.tools]
+
+    @property
+    def outputs(self) -> list[ToolOutput]:
+        """Of a run: how its calls ended so far, in their order."""
+        return [
+            ToolOutput(call.call_id, call.output, call.event.name, call.outcome)
+            for call in self._calls.values()
+            if call.outcome is not None
+        ]
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the background's event loop."""
+        self._loop.close()
+
+    def start(self, run: Run) -> None:
+        """See which other tools there are; raises `ToolError` where two have one name."""
+        others = [plugin for plugin in run.plugins if isinstance(plugin, Tools) and plugin is not self]
+        for other in others:
+            for name in self._by_name.keys() & other._by_name.keys():
+                raise ToolError(f"two tools of this run are called {name!r}; name one of them with @tool(name=...)")
+        self._answering = next(plugin for plugin in run.plugins if isinstance(plugin, Tools)) is self
+
+    @on(ToolCall)
+    def _called(self, event: ToolCall, run: Run) -> None:
+        if event.kind not in ("function", "custom") or not self._is_mine(event.name, run):
+            return
+        call_id = event.call_id or event.item_id
+        if call_id is None or call_id in self._calls:  # an answer must name it, and it runs once
+            return
+        self._calls[call_id] = Call(event, call_id, run, self.max_output)
+        if self.when == "item":
+            self._advance(run)
+
+    def _is_mine(self, name: str, run: Run) -> bool:
+        if name in self._by_name:
+            return True
+        return self._answering and not any(
+            name in plugin._by_name for plugin in run.plugins if isinstance(plugin, Tools)
+        )
+
+    @on(ToolOutput)
+    def _ended(self, event: ToolOutput, run: Run) -> None:
+        if event.call_id in self._calls and self.when == "item":
+            self._advance(run)  # one has room now
+
+    @on(ToolProgress)
+    def _progressed(self, event: ToolProgress) -> None:
+        if event.call_id in self._calls:
+            self._calls[event.call_id].reported()
+
+    def finish(self, run: Run) -> Generator[Pause | None]:
+        """Run what was called, if the response is complete, and wait for it."""
+        calls = self._calls.values()
+        if run.status != "completed":
+            self._drop("the response is not complete")
+            return
+        ends = None if self.total_timeout is None else run.now() + self.total_timeout
+        while True:
+            self._advance(run)
+            now = run.now()
+            for call in calls:
+                if call.outcome is None:
+                    self._expire(call, now, ends)
+            if all(call.outcome is not None for call in calls):
+                yield None  # the last outputs are dispatched; somebody may call once more because of them
+                if all(call.outcome is not None for call in calls):
+                    break
+                continue
+            deadlines = [call.deadline for call in calls if call.outcome is None and call.deadline is not None]
+            if ends is not None:
+                deadlines.append(ends)
+            yield Pause(min(deadlines) - now if deadlines else None)
+        run.outbox.extend(_item_of(call) for call in calls)
+
+    def stop(self, run: Run) -> Generator[Pause]:
+        """Cancel what is under way, and let it end."""
+        self.concurrency.forget(run.wake)
+        self._drop("the run was left")
+        until = run.now() + _GRACE
+        while any(not call.job.done for call in self._calls.values() if call.job is not None and call.is_task):
+            left = until - run.now()
+            if left <= 0:
+                return
+            yield Pause(left)
+
+    def _drop(self, why: str) -> None:
+        for call in self._calls.values():
+            if call.settle("cancelled", why, quietly=True) and call.job is not None:
+                call.job.cancel()
+
+    def _expire(self, call: Call, now: float, ends: float | None) -> None:
+        late = call.deadline is not None and now >= call.deadline
+        if late or (ends is not None and now >= ends):
+            seconds = (call.timeout if late else self.total_timeout) or 0.0
+            whose = "the call" if late else "the calls of this response"
+            if call.settle("timeout", f"{whose} took longer than {seconds:g} s") and call.job is not None:
+                call.job.cancel()
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    def _advance(self, run: Run) -> None:
+        """Start what may start, in order."""
+        for call in tuple(self._calls.values()):
+            if call.started or call.outcome is not None:
+                continue
+            if not self._prepare(call):
+                continue
+            assert call.tool is not None
+            running = [other for other in self._calls.values() if other.running]
+            if running and not (call.tool.parallel and all(other.tool.parallel for other in running if other.tool)):
+                return
+            if not self.concurrency.take(run.wake):
+                return
+            self._start(call, run)
+
+    def _prepare(self, call: Call) -> bool:
+        """Read the arguments of a call; False where it cannot run, which settles it."""
+        if call.tool is not None:
+            return True
+        tool = self._by_name.get(call.event.name)
+        if tool is None:
+            names = ", ".join(self._by_name) or "none"
+            call.settle("unknown", f"there is no tool {call.event.name[:100]!r}; the tools are: {names}")
+            return False
+        if tool.kind != call.event.kind:
+            call.settle("invalid", f"{tool.name} is a {tool.kind} tool and was called as a {call.event.kind} one")
+            return False
+        try:
+            call.arguments = tool.arguments(call.event.arguments, most=self.max_arguments, depth=self.max_depth)
+        except InvalidArguments as error:
+            call.settle("invalid", f"the call is invalid: {error}")
+            return False
+        call.tool = tool
+        return True
+
+    def _start(self, call: Call, run: Run) -> None:
+        assert call.tool is not None
+        call.bind(self.context, self.timeout, self.concurrency)
+        name = f"eventflow-tool {call.tool.name}"
+        awaits = call.tool.is_async or (self.approve is not None and is_async(self.approve))
+        if not awaits:
+            call.job = start_thread(functools.partial(call.work, self.approve), name=name, then=run.wake)
+        elif run.is_async:
+            call.job = start_task(functools.partial(call.awork, self.approve), name=name, then=run.wake)
+        else:
+            call.job = self._loop.start_task(functools.partial(call.awork, self.approve), name=name, then=run.wake)
+        call.is_task = awaits
+
+
+def _item_of(call: Call) -> dict[str, JSON]:
+    """An output as an item of the Responses API's input."""
+    kind = "custom_tool_call_output" if call.event.kind == "custom" else "function_call_output"
+    return {"type": kind, "call_id": call.call_id, "output": call.output}
