@@ -36,7 +36,9 @@ __all__ = [
     "Overflow",
     "Select",
     "handler_of",
+    "is_async",
     "matcher_of",
+    "name_of",
 ]
 
 Select: TypeAlias = type[Event] | str
