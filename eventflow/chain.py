@@ -21,7 +21,7 @@ from eventflow.events import Event, HandlerFailed, UnknownEvent
 from eventflow.plan import Plan, Step
 from eventflow.plugin import Pause, Plugin, instantiate
 from eventflow.rewriting import Part, Rewriter
-from eventflow.routing import Handler
+from eventflow.routing import Handler, name_of
 
 if TYPE_CHECKING:
     from eventflow.run import Run
@@ -50,6 +50,7 @@ class Chain:
         cancelled: Whether the run is to end.
         closed: Whether it is too late to emit.
         exceeded: The limit on emitted events, once it is reached: it ends the stream, and is no handler's failure.
+        receivers: The ``receive`` of every plugin that has one, in order, and whether it takes the run.
     """
 
     def __init__(self, run: Run, plan: Plan, *, is_async: bool, deliver: bool, max_emitted: int | None) -> None:
@@ -58,6 +59,9 @@ class Chain:
         self.cancelled = False
         self.closed = False
         self.exceeded: LimitExceeded | None = None
+        self.receivers: tuple[tuple[Callable[..., object], bool], ...] = tuple(
+            (self.plugins[place].receive, wants_run) for place, wants_run in plan.receivers
+        )
         self._run = run
         self._plan = plan
         self._is_async = is_async
@@ -297,6 +301,18 @@ class Chain:
         for plugin in self.plugins:
             yield from self._hook(plugin, "start")
         yield from self.drain()
+
+    def receive(self, item: object) -> None:
+        """Show *item* to every plugin's ``receive``, in order."""
+        for receive, wants_run in self.receivers:
+            try:
+                if wants_run:
+                    receive(item, self._run)
+                else:
+                    receive(item)
+            except Exception as error:
+                error.add_note(f"raised by {name_of(receive)} in {self._where()}")
+                raise
 
     def finish(self) -> Steps:
         """Every plugin's ``finish``, in order; what its rewrites and it still hold goes on behind it.

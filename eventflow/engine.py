@@ -122,6 +122,7 @@ class Engine:
         self._keep = keep
         self._is_async = is_async
         self._deliver = deliver
+        self._named = wire
         self._wire: Wire | None = None
         # bytes
         self._decoder = Decoder(max_event_bytes=limits.event_bytes, error_field=True)
@@ -181,6 +182,11 @@ class Engine:
             self._snapshot.add(self._pending[self._folded :] if self._folded else self._pending)
             self._folded = len(self._pending)
         return self._snapshot
+
+    @property
+    def wire(self) -> str | None:
+        """The name of the wire, or None as long as nothing has told it."""
+        return self._named or getattr(self._wire, "name", None)
 
     @property
     def frame(self) -> Frame | None:
@@ -246,7 +252,7 @@ class Engine:
         whatever is not canonical goes to the layers.
         """
         chain, outcome, decoder, sequence = self.chain, self.outcome, self._decoder, self._sequence
-        keep, deliver, fused = self._keep, self._deliver, self._fused
+        keep, deliver, fused, receivers = self._keep, self._deliver, self._fused, chain.receivers
         largest = self._limits.event_bytes or sys.maxsize
         idle = decoder.idle  # read once a chunk at most, for it takes as long as a short chunk does
         while not (outcome.over or chain.cancelled):
@@ -257,6 +263,7 @@ class Engine:
             except Exception as error:
                 if chain.cancelled:  # which may be why reading failed
                     return
+                outcome.source_error = error
                 reported = error_event_in(error)
                 if reported is None:
                     outcome.source_failed(error, self.count)
@@ -271,12 +278,16 @@ class Engine:
                 if isinstance(chunk, bytes | bytearray | memoryview):
                     chunk = bytes(cast("bytes", chunk))
                 else:
+                    if receivers and chunk is not END:
+                        chain.receive(chunk)
                     if chunk is ANEW:
                         self._restart()
                     else:
                         yield from self._end() if chunk is END else self._item(chunk)
                     idle = decoder.idle
                     continue
+            if receivers:
+                chain.receive(chunk)
             if len(self._head) < _HEAD and chunk:
                 if not self._head and chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark

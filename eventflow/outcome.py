@@ -77,9 +77,10 @@ class Outcome:
         ended: Whether a terminal event has come.
         linger: After an error event, the seconds that the source may still take for a terminal one; else None.
         source: Where the stream comes from; it knows the server's id of the request.
+        source_error: What reading the source raised, or None.
     """
 
-    __slots__ = ("ended", "error", "linger", "over", "source", "status")
+    __slots__ = ("ended", "error", "linger", "over", "source", "source_error", "status")
 
     def __init__(self) -> None:
         self.status: Status = "running"
@@ -88,6 +89,7 @@ class Outcome:
         self.ended = False
         self.linger: float | None = None
         self.source: Source | None = None
+        self.source_error: Exception | None = None
 
     def terminal(self, event: ResponseCompleted | ResponseIncomplete | ResponseFailed) -> None:
         """A terminal event has come: it decides, but for an error event before it."""

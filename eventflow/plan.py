@@ -7,6 +7,7 @@ transform puts in the place of another goes on behind that transform.
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from eventflow.routing import Handler, is_async, required_arguments
 
 __all__ = ["Plan", "Step"]
 
+_RECEIVE = "receive"
+_HOOKS = {"start": ("the run",), "finish": ("the run",), "stop": ("the run",), _RECEIVE: ("the item", "the run")}
 _MAX_UNKNOWN = 256  # routes kept for event types nobody knows: a peer can invent names without end
 
 
@@ -87,13 +90,27 @@ def _methods(cls: type) -> tuple[_Method, ...]:
 
 
 @functools.cache
-def _check_hooks(cls: type) -> None:
-    """Raise `PluginError` where a hook of a plugin class cannot be called as hooks are."""
-    for hook in ("start", "finish", "stop"):
+def _check_hooks(cls: type) -> int:
+    """How many arguments the ``receive`` of a plugin class takes, 0 where it has none of its own.
+
+    Raises:
+        PluginError: A hook cannot be called as hooks are.
+    """
+    taken = 0
+    for hook, offered in _HOOKS.items():
         try:
-            required_arguments(getattr(cls, hook), f"{cls.__qualname__}.{hook}", ("the run",), bound=False)
+            taken = required_arguments(getattr(cls, hook), f"{cls.__qualname__}.{hook}", offered, bound=False)
         except UsageError as error:
             raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
+    receive = getattr(cls, _RECEIVE)
+    if receive is getattr(Plugin, _RECEIVE):
+        return 0
+    if is_async(receive) or inspect.isgeneratorfunction(receive):
+        raise PluginError(
+            f"plugin {cls.__qualname__}: {cls.__qualname__}.receive is called with items as they come and nobody waits "
+            "for it; make it a plain method"
+        )
+    return taken
 
 
 def _raw_attribute(cls: type, name: str) -> object:
@@ -147,14 +164,18 @@ class Plan:
         templates: The plugins, in order.
         steps: All steps; an event's way is always from lower to higher places.
         ends: For each plugin, the place of its last step (of the step before it, where it has none).
+        receivers: The plugins that have a ``receive``: their places, and whether it takes the run.
     """
 
     def __init__(self, plugins: tuple[Plugin, ...], handlers: tuple[Handler, ...]) -> None:
         self.templates = plugins
         steps: list[Step] = []
         ends: list[int] = []
+        receivers: list[tuple[int, bool]] = []
         for index, plugin in enumerate(plugins):
-            _check_hooks(class_of(plugin))
+            taken = _check_hooks(class_of(plugin))
+            if taken:
+                receivers.append((index, taken > 1))
             steps.extend(_steps_of(plugin, index, len(steps)))
             ends.append(len(steps) - 1)
         for handler in sorted(handlers, key=lambda handler: handler.order):
@@ -174,6 +195,7 @@ class Plan:
             )
         self.steps = tuple(steps)
         self.ends = tuple(ends)
+        self.receivers = tuple(receivers)
         self._routes: dict[tuple[type[Event], str], tuple[int, ...]] = {}
         self._unknown = 0
 

@@ -244,6 +244,16 @@ class Plugin:
     def start(self, run: Run) -> Any:
         """A run begins. May be async."""
 
+    def receive(self, item: Any, run: Run) -> None:
+        """Look at an item that the source gives, before anything is decoded or dispatched from it. Never async.
+
+        Args:
+            item: A chunk of `bytes` as it came, or whatever else the source yields: a `Frame`, a mapping, an event, an
+                object of an SDK. `eventflow.engine.ANEW` where a source that was cut is opened again: the items behind
+                it are of another body, and an event that the cut had left unfinished is lost.
+            run: The run.
+        """
+
     def finish(self, run: Run) -> Any:
         """The stream has ended, well or badly, and its source is closed; not called when the run was left.
 
@@ -268,7 +278,7 @@ class Plugin:
 
 def _check_fields(cls: type) -> None:
     annotated = vars(cls).get("__annotations__", {})
-    for name in ("open", "close", "start", "finish", "stop"):
+    for name in ("open", "close", "start", "receive", "finish", "stop"):
         if name in annotated:
             raise PluginError(f"plugin {cls.__qualname__}: {name} is a hook, and no name for a field")
     for name, value in vars(cls).items():

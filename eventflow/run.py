@@ -119,6 +119,16 @@ class Run:
         return self._engine.chain.cancelled
 
     @property
+    def source_error(self) -> Exception | None:
+        """What reading the source raised, as it was raised; None where it came to its end, or was left before."""
+        return self._engine.outcome.source_error
+
+    @property
+    def wire(self) -> str | None:
+        """The name of the wire that the frames are of; None as long as neither the caller nor a frame has told it."""
+        return self._engine.wire
+
+    @property
     def response(self) -> Response:
         """The response as received so far, whatever the pipeline did to it: unredacted."""
         response, source = self._engine.fold().response, self._engine.outcome.source

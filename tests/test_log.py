@@ -670,7 +670,7 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, takes: Iterable[int | None]) -> None:
         self._takes = iter(takes)
         self._write = os.write
-        monkeypatch.setattr("eventflow_plugins.log.os.write", self)
+        monkeypatch.setattr("eventflow_plugins.line_file.os.write", self)
 
     def __call__(self, file: int, data: bytes) -> int:
         takes = next(self._takes, len(data))

@@ -10,10 +10,9 @@ import json
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
@@ -22,9 +21,7 @@ from eventflow.errors import PluginError, UsageError
 from eventflow.events import JSON, LifecycleEvent, encode_json
 from eventflow.printable import printable
 from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of
-
-if TYPE_CHECKING:
-    import io
+from eventflow_plugins.line_file import LineFile
 
 __all__ = ["Log"]
 
@@ -34,7 +31,6 @@ _LOGGER: Final = "eventflow.events"
 _CHARS: Final = 200  # of one field in a line for people
 _FIELDS: Final = 30  # in a line for people: a peer's event may have any number
 _BLOCK: Final = 64 * 1024  # bytes written at once where not every line is
-_WAITING: Final = 2**20  # bytes kept for a disk that takes nothing
 
 # What lifecycle events repeat of the request: words of the user and of the application, and descriptions of its tools.
 _ECHOED: Final = dict.fromkeys(
@@ -108,7 +104,7 @@ class Log(Plugin):
     echo: bool = attrs.field(default=False, kw_only=True)
     flush: bool = attrs.field(default=True, kw_only=True)
     errors: ErrorPolicy = attrs.field(default="raise", kw_only=True)
-    _file: _File | None = attrs.field(init=False, repr=False)
+    _file: LineFile | None = attrs.field(init=False, repr=False)
     _logger: Logger = attrs.field(init=False, repr=False)
     _level: int = attrs.field(init=False, repr=False)
     _matchers: tuple[Matcher, ...] = attrs.field(init=False, repr=False)
@@ -124,7 +120,9 @@ class Log(Plugin):
             raise UsageError(f'Log(errors=...) must be "raise" or "isolate", not {self.errors!r}')
         if self.max_chars is not None and (type(self.max_chars) is not int or self.max_chars < 1):
             raise UsageError(f"Log(max_chars=...) must be a positive integer, or None, not {self.max_chars!r}")
-        self._file = None if self.path is None else _File(os.fspath(self.path), self.flush)
+        self._file = None
+        if self.path is not None:
+            self._file = LineFile(os.fspath(self.path), owner="Log", what="log", least=1 if self.flush else _BLOCK)
         self._logger = _logger_of(self.logger)
         self._level = _level_of(self.level)
         self._matchers = tuple(map(matcher_of, self.events if isinstance(self.events, tuple) else (self.events,)))
@@ -292,66 +290,3 @@ def _shown(start: str, fields: Mapping[str, Any], most: int) -> str:
 def _word(name: str) -> str:
     """A name that a peer may have made up, so that it is no more than a name."""
     return name if _WORD.fullmatch(name) else json.dumps(_shortened(name, 100), ensure_ascii=False)
-
-
-# --- the file --------------------------------------------------------------------------------------------------------
-
-
-class _File:
-    """A file that runs in any threads append lines to."""
-
-    def __init__(self, path: str, flush: bool) -> None:
-        self._path = path
-        self._least = 1 if flush else _BLOCK
-        self._lock = threading.Lock()
-        self._file: io.FileIO | None = None
-        self._users = 0  # dispatchers that opened it
-        self._waiting = bytearray()
-
-    def open(self) -> None:
-        with self._lock:
-            if self._file is None:
-                try:
-                    self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
-                except (OSError, ValueError) as error:
-                    raise PluginError(
-                        f"Log cannot append to {self._path!r}: {_reason(error)}. Name a file in a folder that exists, "
-                        "and that this user may write to"
-                    ) from error
-            self._users += 1
-
-    def write(self, line: bytes) -> None:
-        with self._lock:
-            if self._file is None:
-                raise PluginError(f"the log {self._path!r} is closed, as is the dispatcher that opened it")
-            if len(self._waiting) >= _WAITING:
-                self._drain(self._file, "The last line is lost")
-            self._waiting += line
-            if len(self._waiting) >= self._least:
-                self._drain(self._file, f"{len(self._waiting)} bytes wait for the next line")
-
-    def close(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users > 0 or self._file is None:
-                return
-            file, self._file = self._file, None
-            try:
-                with file:
-                    self._drain(file, f"{len(self._waiting)} bytes are lost")
-            finally:
-                self._waiting.clear()
-
-    def _drain(self, file: io.FileIO, consequence: str) -> None:
-        try:
-            while self._waiting:
-                del self._waiting[: os.write(file.fileno(), self._waiting)]
-        except OSError as error:
-            raise PluginError(
-                f"Log cannot write to {self._path!r}: {_reason(error)}. {consequence}; make room, or let runs go on "
-                'without their log: Log(..., errors="isolate")'
-            ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

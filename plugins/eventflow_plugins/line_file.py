@@ -1,0 +1,109 @@
+"""`LineFile`: a file that lines are appended to, each in one write; none is lost without a word."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from eventflow.errors import PluginError
+
+if TYPE_CHECKING:
+    import io
+
+__all__ = ["LineFile"]
+
+_WAITING: Final = 2**20  # bytes kept for a disk that takes nothing
+
+
+class LineFile:
+    """A file that runs in any threads append lines to.
+
+    A line that cannot be written is kept, up to 1 MiB of them, and goes before the next one, or when the file is
+    closed.
+    """
+
+    def __init__(self, path: str, *, owner: str, what: str, new: bool = False, least: int = 1) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            path: Where it is.
+            owner: The plugin that messages name.
+            what: What messages call it: a log, a recording.
+            new: Whether it must not exist yet; it is then readable by its owner alone. Otherwise it is appended to.
+            least: Bytes written at once.
+        """
+        self.path = path
+        self._owner = owner
+        self._what = what
+        self._new = new
+        self._least = least
+        self._lock = threading.Lock()
+        self._file: io.FileIO | None = None
+        self._users = 0  # who opened it
+        self._waiting = bytearray()
+
+    def open(self) -> None:
+        """Open it, or count one more who did; raises `PluginError` when nothing can be written to it."""
+        with self._lock:
+            if self._file is None:
+                try:
+                    self._file = self._opened()
+                except FileExistsError as error:
+                    raise PluginError(
+                        f"{self._owner} does not write over {self.path!r}, which exists. Name another file, or move it"
+                    ) from error
+                except (OSError, ValueError) as error:
+                    verb = "create" if self._new else "append to"
+                    raise PluginError(
+                        f"{self._owner} cannot {verb} {self.path!r}: {_reason(error)}. Name a file in a folder that "
+                        "exists, and that this user may write to"
+                    ) from error
+            self._users += 1
+
+    def _opened(self) -> io.FileIO:
+        if self._new:
+            return open(self.path, "xb", buffering=0, opener=_private)
+        return open(self.path, "ab", buffering=0)
+
+    def write(self, line: bytes) -> None:
+        """Append *line*, which ends with a newline; raises `PluginError` when the disk does not take it."""
+        with self._lock:
+            if self._file is None:
+                raise PluginError(f"the {self._what} {self.path!r} is closed, as is the dispatcher that opened it")
+            if len(self._waiting) >= _WAITING:
+                self._drain(self._file, "The last line is lost")
+            self._waiting += line
+            if len(self._waiting) >= self._least:
+                self._drain(self._file, f"{len(self._waiting)} bytes wait for the next line")
+
+    def close(self) -> None:
+        """Write what waits, and close it once everybody who opened it has; raises `PluginError` when bytes are lost."""
+        with self._lock:
+            self._users -= 1
+            if self._users > 0 or self._file is None:
+                return
+            file, self._file = self._file, None
+            try:
+                with file:
+                    self._drain(file, f"{len(self._waiting)} bytes are lost")
+            finally:
+                self._waiting.clear()
+
+    def _drain(self, file: io.FileIO, consequence: str) -> None:
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(file.fileno(), self._waiting)]
+        except OSError as error:
+            raise PluginError(
+                f"{self._owner} cannot write to {self.path!r}: {_reason(error)}. {consequence}; make room, or let runs "
+                f'go on without their {self._what}: {self._owner}(..., errors="isolate")'
+            ) from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
