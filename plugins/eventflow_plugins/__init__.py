@@ -7,6 +7,19 @@ takes them as instances, ``Dispatcher(Accumulate(), Log("run.jsonl"))``, or by n
 
 from eventflow_plugins.accumulate import Accumulate
 from eventflow_plugins.log import Log
+from eventflow_plugins.record import Record
+from eventflow_plugins.replaying import replay
 from eventflow_plugins.tools import PendingCall, Slots, Tool, ToolContext, Tools, tool
 
-__all__ = ["Accumulate", "Log", "PendingCall", "Slots", "Tool", "ToolContext", "Tools", "tool"]
+__all__ = [
+    "Accumulate",
+    "Log",
+    "PendingCall",
+    "Record",
+    "Slots",
+    "Tool",
+    "ToolContext",
+    "Tools",
+    "replay",
+    "tool",
+]

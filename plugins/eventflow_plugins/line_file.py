@@ -11,7 +11,7 @@ from eventflow.errors import PluginError
 if TYPE_CHECKING:
     import io
 
-__all__ = ["LineFile"]
+__all__ = ["LineFile", "exists"]
 
 _WAITING: Final = 2**20  # bytes kept for a disk that takes nothing
 
@@ -21,6 +21,10 @@ class LineFile:
 
     A line that cannot be written is kept, up to 1 MiB of them, and goes before the next one, or when the file is
     closed.
+
+    Attributes:
+        path: Where it is.
+        lost: Whether the last line was lost, because too many waited.
     """
 
     def __init__(self, path: str, *, owner: str, what: str, new: bool = False, least: int = 1) -> None:
@@ -34,6 +38,7 @@ class LineFile:
             least: Bytes written at once.
         """
         self.path = path
+        self.lost = False
         self._owner = owner
         self._what = what
         self._new = new
@@ -50,9 +55,7 @@ class LineFile:
                 try:
                     self._file = self._opened()
                 except FileExistsError as error:
-                    raise PluginError(
-                        f"{self._owner} does not write over {self.path!r}, which exists. Name another file, or move it"
-                    ) from error
+                    raise exists(self._owner, self.path) from error
                 except (OSError, ValueError) as error:
                     verb = "create" if self._new else "append to"
                     raise PluginError(
@@ -72,7 +75,9 @@ class LineFile:
             if self._file is None:
                 raise PluginError(f"the {self._what} {self.path!r} is closed, as is the dispatcher that opened it")
             if len(self._waiting) >= _WAITING:
+                self.lost = True
                 self._drain(self._file, "The last line is lost")
+                self.lost = False
             self._waiting += line
             if len(self._waiting) >= self._least:
                 self._drain(self._file, f"{len(self._waiting)} bytes wait for the next line")
@@ -99,6 +104,14 @@ class LineFile:
                 f"{self._owner} cannot write to {self.path!r}: {_reason(error)}. {consequence}; make room, or let runs "
                 f'go on without their {self._what}: {self._owner}(..., errors="isolate")'
             ) from error
+
+
+def exists(owner: str, path: str) -> PluginError:
+    """What a plugin says of a file that must not exist yet."""
+    return PluginError(
+        f"{owner} does not write over {path!r}, which exists. Name another file, move it, or have a file for each run, "
+        "with {run} in its name"
+    )
 
 
 def _private(path: str, flags: int) -> int:
