@@ -16,7 +16,7 @@ from eventflow.errors import DecodeError, EventflowError, PluginError, UsageErro
 
 __all__ = ["run"]
 
-_COMMANDS = ("demo", "plugins", "run", "tail")  # each a module with a command of its name
+_COMMANDS = ("demo", "plugins", "record", "replay", "run", "tail")  # each a module with a command of its name
 _FAILED, _WRONG_USE = 1, 2
 _INTERRUPTED, _BROKEN_PIPE = 128 + 2, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 

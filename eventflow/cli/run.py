@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -30,6 +31,9 @@ __all__ = ["run"]
 @click.option("--instructions", metavar="TEXT", help="What the model is told before the prompt.")
 @click.option("--param", "-p", "pairs", metavar="NAME=JSON", multiple=True, help="Any parameter; may be repeated.")
 @click.option("--plugin", "plugins", metavar="NAME", multiple=True, help="Use an installed plugin; may be repeated.")
+@click.option(
+    "--record", metavar="OUT", type=click.Path(path_type=Path), help="Keep the answer as it came, for eventflow replay."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write one event a line, as JSON.")
 @click.option("--idle", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="The longest silence; 120.")
 def run(
@@ -40,6 +44,7 @@ def run(
     instructions: str | None,
     pairs: tuple[str, ...],
     plugins: tuple[str, ...],
+    record: Path | None,
     as_json: bool,
     idle: float | None,
 ) -> int:
@@ -66,6 +71,8 @@ def run(
     flow = Dispatcher()
     for name in plugins:
         flow.use(name)
+    if record is not None:
+        flow.use("record", path=record)
     flow.on("*", show_json if as_json else view.show)
     timeouts = Timeouts() if idle is None else Timeouts(first_event=max(idle, 120.0), idle=idle)
     with flow, Client(base_url=base_url, wire=wire, timeouts=timeouts) as client:

@@ -166,7 +166,7 @@ def _steps(path: str) -> Generator[Item | _Last, None, None]:
             if not lost:
                 yield record
     cut = StreamInterrupted(
-        f"the recording {path!r} ends after {items} items: {why}, for the program that made it crashed or is still at it"
+        f"the recording {path!r} ends after {items} items: {why}: the program that made it crashed, or is at it"
     )
     yield _Last(at, _lost(lost, None) if lost else cut)
 
