@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,21 @@ from typing import Any
 
 import attrs
 import pytest
-from scenarios import FACES, Tick, Watched, answer, body, completed, created, deltas, drive, error
+from scenarios import (
+    FACES,
+    AsyncWatched,
+    Tick,
+    Watched,
+    answer,
+    block,
+    body,
+    completed,
+    created,
+    delta,
+    deltas,
+    drive,
+    error,
+)
 
 from eventflow import (
     Dispatcher,
@@ -30,8 +45,11 @@ from eventflow import (
     state,
     transform,
 )
+from eventflow.engine import ANEW
 from eventflow.errors import PluginError, StreamTruncated, UsageError
 from eventflow.plugin import available, load
+from eventflow.sources import Source
+from eventflow.sse import Frame
 
 AB = answer("a", "b")
 
@@ -966,6 +984,125 @@ def test_plugin_when_configured_wrongly(packages: Any) -> None:
     flow.use("make", letter="x")
     (plugin,) = flow.run(run_text).plugins
     assert plugin.count == 2  # type: ignore[attr-defined]
+
+
+class Receiver(Plugin):
+    """Notes what it is shown, and how many events there were then."""
+
+    name: str
+    log: Any
+
+    def receive(self, item: Any, run: Run) -> None:
+        self.log.append((self.name, item, run.events))
+
+
+class Sized(Receiver):
+    """Does without the run."""
+
+    def receive(self, item: Any) -> None:  # type: ignore[override]
+        self.log.append((self.name, item, None))
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_receive_when_items_come(face: str) -> None:
+    """Every item as the source gives it, in pipeline order, before anything of it is decoded or dispatched."""
+    log: list[Any] = []
+    flow = Dispatcher(Receiver("a", log), Sized("b", log))
+    flow.on(TextDelta, lambda event: log.append(event.delta))
+    first, second = block(created()) + block(delta("x")), block(delta("y"))
+    frame = Frame("response.output_text.delta", json.dumps(delta("z")))
+    items = [first, bytearray(second), frame, delta("u"), TextDelta("v"), completed()]
+    outcome = drive(face, items, flow)
+    assert outcome.run.status == "completed"
+    expected: list[Any] = []
+    for item, count, text in zip(items, [0, 2, 3, 4, 5, 6], [*"xyzuv", None], strict=True):
+        expected += [("a", item, count), ("b", item, None), *([text] if text else [])]
+    assert log == expected
+    assert type(log[3][1]) is bytes
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_receive_when_nothing_more_comes(face: str) -> None:
+    """The end of the source is no item, nor is what comes after the end of the run."""
+    log: list[Any] = []
+    drive(face, [body(AB[:3])], Dispatcher(Receiver("a", log)))
+    assert len(log) == 1
+    log.clear()
+    drive(face, [body(AB), b"more", b"and more"], Dispatcher(Receiver("a", log)))
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("items", [[body(AB)], AB], ids=["bytes", "mappings"])
+def test_receive_when_it_raises(face: str, items: list[Any]) -> None:
+    """It ends the run as any hook does: with a note that names it, nothing dispatched, every `stop` called."""
+    log: list[str] = []
+
+    class Refuses(Plugin):
+        def receive(self, item: Any, run: Run) -> None:
+            raise ValueError("no")
+
+    outcome = drive(face, items, Dispatcher(Hooks("a", log), Refuses()))
+    assert type(outcome.raised) is ValueError
+    (note,) = outcome.raised.__notes__
+    assert note.startswith(f"raised by {Refuses.__qualname__}.receive in run {outcome.run.id}")
+    assert (outcome.heard, outcome.run.status, log) == ([], "failed", ["a.start", "a.stop"])
+
+
+async def _receive_async(self: object, item: object, run: object) -> None: ...
+
+
+async def _receive_some(self: object, item: object, run: object) -> Any:
+    yield item
+
+
+def _receive_later(self: object, item: object, run: object) -> Any:
+    yield item
+
+
+@pytest.mark.parametrize(
+    ("receive", "message"),
+    [
+        (_receive_async, r"Forgets\.receive is called with items as they come .* plain method"),
+        (_receive_some, r"Forgets\.receive is called with items as they come .* plain method"),
+        (_receive_later, r"Forgets\.receive is called with items as they come .* plain method"),
+        (lambda self: None, r"Forgets\.receive takes no argument; it is called with the item and the run"),
+        (lambda self, item, run, more: None, r"Forgets\.receive needs 3 arguments"),
+    ],
+)
+@pytest.mark.parametrize("face", FACES)
+def test_receive_when_malformed(face: str, receive: Any, message: str) -> None:
+    """One that is awaited, or cannot be called, is refused before the run, sync and async."""
+    plugin: Any = type("Forgets", (Plugin,), {"receive": receive, "__qualname__": "Forgets"})
+    with pytest.raises(PluginError, match=message):
+        FACES[face](Dispatcher(plugin()), AB, [])
+    with pytest.raises(PluginError, match="receive is a hook"):
+        type("Names", (Plugin,), {"__annotations__": {"receive": str}, "receive": "x"})
+
+
+@pytest.mark.parametrize("face", ["run", "arun"])
+def test_receive_when_the_source_is_opened_again(face: str) -> None:
+    """`ANEW` stands between two bodies; a source that goes on in the middle of one gives no sign of it."""
+    log: list[Any] = []
+    hows: list[Any] = ["anew", "on"]
+    parts = [body(AB[:2]), body(AB[2:3]), body(AB[3:])]
+    made = Source(items=iter(parts[:1]), aitems=AsyncWatched(parts[:1]))
+
+    def reopen(*_: Any) -> Any:
+        if not hows:
+            return "no"
+        made.items, made.aitems = iter(parts[1:2]), AsyncWatched(parts[1:2])
+        del parts[1]
+        return hows.pop(0)
+
+    async def areopen(*_: Any) -> Any:
+        return reopen()
+
+    made.reopen, made.areopen = reopen, areopen
+    flow = Dispatcher(Sized("a", log))
+    run = flow.run(made) if face == "run" else asyncio.run(flow.arun(made))
+    assert run.status == "completed"
+    assert [item for _, item, _ in log if item] == [body(AB[:2]), ANEW, body(AB[2:3]), body(AB[3:])]
 
 
 def test_hooks_when_malformed() -> None:

@@ -221,17 +221,23 @@ def _value(record: _Object) -> tuple[Any, str]:
         case "anew":
             return ANEW, ""
         case "event":
-            return decode_mapping(told), ""
+            return decode_mapping(_checked(told)), ""
         case "frame":
-            if not all(isinstance(part, str) for part in told.values()):
+            if not all(isinstance(part, str) for part in _checked(told).values()):
                 raise ValueError("a frame is made of text")
             return Frame(**told), ""
         case "mapping":
-            return dict(told), ""
+            return _checked(told), ""
         case "lost":
             return None, str(told) or "object"
         case _:
             raise ValueError(f"nothing is told by {kind!r}")
+
+
+def _checked(told: object) -> _Object:
+    if not isinstance(told, dict):
+        raise ValueError(f"an object is told by {type(told).__name__}")
+    return cast("_Object", told)
 
 
 def _end(record: _Object) -> End:
@@ -247,7 +253,7 @@ def _end(record: _Object) -> End:
 def _remade(told: _Object) -> EventflowError:
     error: EventflowError = _OURS.get(told["class"], StreamInterrupted)(str(told["message"]))
     for name, value in told.get("details", {}).items():
-        if name in vars(error):
+        if name in vars(error) and name not in _TOLD:
             setattr(error, name, value)
     error.phase = told["phase"] if told["phase"] in get_args(Phase) else None
     error.retryable = bool(told["retryable"])
