@@ -145,7 +145,7 @@ def test_help_names_the_commands() -> None:
     """``--help`` goes to stdout and is no error."""
     done = eventflow("--help")
     assert (done.returncode, done.stderr) == (0, b"")
-    for name in (b"demo", b"plugins", b"tail"):
+    for name in (b"demo", b"plugins", b"record", b"replay", b"tail"):
         assert re.search(rb"^  %s " % name, done.stdout, re.MULTILINE)
 
 
