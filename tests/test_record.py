@@ -44,6 +44,7 @@ from strategies import bodies, chunkings
 from eventflow import Client, Dispatcher, Event, HandlerFailed, Limits, Plugin, Run, TextDelta, Timeouts
 from eventflow.engine import ANEW
 from eventflow.errors import (
+    APIStreamError,
     ConnectionFailed,
     DecodeError,
     EventflowError,
@@ -194,10 +195,23 @@ def test_error_when_the_source_raised_it_comes_again(folder: Path, way: str, fau
     """The class, the message, the phase, whether to try again, and what else it tells."""
     chunks = bytewise(body([created(), *deltas("a")]))
     path, original = recorded(folder, Watched(chunks, FAULTS[fault]()))
-    assert run_through(way, replay(path))[1] == original
+    for speed in (0, 1_000_000):  # 0 takes the sync way in an async run too
+        assert run_through(way, replay(path, speed))[1] == original
     last = lines_of(path)[-1]
     assert (last["raised"] is None) == (fault == "none")
     assert last["status"] == original["status"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("speed", [0, 1_000_000])
+def test_error_when_the_source_failed_behind_an_error_event(folder: Path, speed: float, fault: str) -> None:
+    """What the server said stays the run's error; what the source raised then comes again, and is no more than then."""
+    source = Watched([body([created(), error()])], FAULTS[fault]())
+    path, original = recorded(folder, source)
+    assert original["error"][0] is APIStreamError
+    assert (lines_of(path)[-1]["raised"] is None) == (fault == "none")
+    for way in WAYS:
+        assert run_through(way, replay(path, speed))[1] == original
 
 
 @pytest.mark.parametrize("way", WAYS)
