@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenarios import call, call_delta, closed, completed, created, opened
 
-from eventflow import Dispatcher, Limits, testing
+from eventflow import Dispatcher, Limits
 from eventflow.events import (
     AudioDelta,
     ContentPartAdded,
@@ -57,7 +57,7 @@ from eventflow.events import (
     event_classes,
 )
 from eventflow.sse import decode as frames_of
-from eventflow.testing import ORDER, OrderError, check_order, draw_order
+from eventflow.testing import ORDER, OrderError, check_order, draw_order, order
 from eventflow.wires.responses import ResponsesWire
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -148,7 +148,7 @@ def test_drawing_when_compared_with_the_documentation_is_in_it() -> None:
 
 def test_docstrings_when_run() -> None:
     """The examples say what happens."""
-    assert doctest.testmod(testing).failed == 0
+    assert doctest.testmod(order).failed == 0
 
 
 # --- what is in order ------------------------------------------------------------------------------------------------

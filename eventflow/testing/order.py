@@ -1,4 +1,4 @@
-"""For tests of what makes events: the order in which the events of one response come, as a table, and its checker.
+"""The order in which the events of one response come, as a table, and its checker: for tests of what makes events.
 
 Every wire that assembles events keeps this order, and so do most recorded streams of OpenAI's own API (November 2026;
 the others count nothing, or end without the items that they brought). Three machines run side by side: one for the
@@ -183,7 +183,7 @@ def check_order(events: Iterable[Event]) -> None:
     >>> check_order([TextDelta("a", output_index=0, content_index=0, sequence_number=0)])
     Traceback (most recent call last):
     ...
-    eventflow.testing.OrderError: event 0, response.output_text.delta of item 0, content 0: its response is none
+    eventflow.testing.order.OrderError: event 0, response.output_text.delta of item 0, content 0: its response is none
     """
     checker = _Checker()
     for place, event in enumerate(events):

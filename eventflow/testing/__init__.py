@@ -1,0 +1,11 @@
+"""For tests of handlers, plugins, agents and wires: fake streams, a server that plays them, and what to check with.
+
+`stream` makes the bytes that a provider would send, `Server` plays them on loopback, `Clock` goes when it is told to,
+`Recorder` notes what came to a place of a pipeline, `check_order` says whether events are in their order. The module
+``eventflow.testing.strategies`` has strategies for hypothesis, and is the only one that needs it.
+"""
+
+from eventflow.testing.order import ORDER, Machine, OrderError, check_order, draw_order
+from eventflow.testing.streams import FakeStream, cut, stream
+
+__all__ = ["ORDER", "FakeStream", "Machine", "OrderError", "check_order", "cut", "draw_order", "stream"]
