@@ -6,6 +6,23 @@
 """
 
 from eventflow.testing.order import ORDER, Machine, OrderError, check_order, draw_order
+from eventflow.testing.server import Peer, Reply, Request, Script, ScriptError, Server, Turn
 from eventflow.testing.streams import FakeStream, cut, stream
 
-__all__ = ["ORDER", "FakeStream", "Machine", "OrderError", "check_order", "cut", "draw_order", "stream"]
+__all__ = [
+    "ORDER",
+    "FakeStream",
+    "Machine",
+    "OrderError",
+    "Peer",
+    "Reply",
+    "Request",
+    "Script",
+    "ScriptError",
+    "Server",
+    "Turn",
+    "check_order",
+    "cut",
+    "draw_order",
+    "stream",
+]
