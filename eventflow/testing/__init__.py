@@ -5,16 +5,20 @@
 ``eventflow.testing.strategies`` has strategies for hypothesis, and is the only one that needs it.
 """
 
+from eventflow.testing.clock import Clock
 from eventflow.testing.order import ORDER, Machine, OrderError, check_order, draw_order
+from eventflow.testing.recorder import Recorder
 from eventflow.testing.server import Peer, Reply, Request, Script, ScriptError, Server, Turn
 from eventflow.testing.streams import FakeStream, cut, stream
 
 __all__ = [
     "ORDER",
+    "Clock",
     "FakeStream",
     "Machine",
     "OrderError",
     "Peer",
+    "Recorder",
     "Reply",
     "Request",
     "Script",

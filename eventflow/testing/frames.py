@@ -276,7 +276,7 @@ def _anthropic_events(said: Said) -> Iterator[dict[str, Any]]:
     }
     usage = _anthropic_usage(said.usage)
     if usage is not None:
-        message["usage"] = {**usage, "output_tokens": 1}
+        message["usage"] = {**usage, "output_tokens": usage["output_tokens"] and 1}  # so far
     yield {"type": "message_start", "message": message}
     for index, (block, deltas) in enumerate(_blocks(said)):
         yield {"type": "content_block_start", "index": index, "content_block": block}
