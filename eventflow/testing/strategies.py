@@ -326,11 +326,10 @@ class Fault:
     stream: FakeStream = attrs.field(repr=False)
 
 
-@st.composite
 def faults(
-    draw: st.DrawFn, whole: st.SearchStrategy[FakeStream] | None = None, kinds: Sequence[str] | None = None
-) -> Fault:
-    """A stream (of `streams` unless told otherwise) with a fault of one of these *kinds*; all of `FAULTS` by default.
+    whole: st.SearchStrategy[FakeStream] | None = None, kinds: Sequence[str] | None = None
+) -> st.SearchStrategy[Fault]:
+    """Streams (of `streams` unless told otherwise) with a fault of one of these *kinds*; all of `FAULTS` by default.
 
     Raises:
         UsageError: There is no such kind.
@@ -338,8 +337,12 @@ def faults(
     for kind in kinds or ():
         if kind not in _FAULTS:
             raise UsageError(f"faults(kinds=...): there is no fault {kind!r}; there is {', '.join(FAULTS)}")
-    before = draw(streams() if whole is None else whole)
-    kind = draw(st.sampled_from(kinds or FAULTS))
+    return _broken(streams() if whole is None else whole, kinds or FAULTS)
+
+
+@st.composite
+def _broken(draw: st.DrawFn, whole: st.SearchStrategy[FakeStream], kinds: Sequence[str]) -> Fault:
+    before, kind = draw(whole), draw(st.sampled_from(kinds))
     return Fault(kind, _FAULTS[kind](draw, before), before)
 
 
