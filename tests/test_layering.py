@@ -94,7 +94,7 @@ def imports(path: Path) -> list[tuple[str, str | None, bool]]:
 
 def imported_module(module: str, name: str | None) -> str:
     """The module that an import means: ``from eventflow import signals`` means ``eventflow.signals``."""
-    if name is not None and any(found == f"{module}.{name}" for found, _ in sources(PACKAGE)):
+    if name is not None and f"{module}.{name}" in MODULES:
         return f"{module}.{name}"
     return module
 
