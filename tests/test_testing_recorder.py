@@ -93,6 +93,8 @@ def test_saw_when_they_did_not_come_says_what_did() -> None:
         recorder.assert_saw(TextDone, TextDelta)
     assert str(caught.value).startswith("no TextDelta came after response.output_text.done; what came: response.cre")
     assert "response.output_text.delta (2 times), response.output_text.done, " in str(caught.value)
+    with pytest.raises(AssertionError, match=r"no TextDelta came after response\.output_text\.delta"):
+        recorder.assert_saw(TextDelta, TextDelta, TextDelta)  # two came: each is seen once
     with pytest.raises(AssertionError, match="no 'tool' came; what came"):
         recorder.assert_saw("tool")
     with pytest.raises(AssertionError, match=r"'text' came, as event 4: TextDelta\(delta='a'.*; what came"):

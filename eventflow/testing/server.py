@@ -72,7 +72,8 @@ class Reply:
         headers: More headers, or others.
         pace: Seconds between the chunks of a stream.
         then: What comes behind it: its ``end``; or that is missing, because the connection is closed (``cut``) or
-            reset (``reset``), or because nothing more is said (``hang``) until the client leaves or the server does.
+            reset (``reset``), or because nothing more is said (``hang``) until the client leaves, the server's
+            patience is over or its block ends.
     """
 
     body: Any
@@ -332,7 +333,8 @@ class Server:
             if self.stopping.is_set():
                 connection.close()
                 return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # the client has left already
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._serve, args=(connection, len(self._connections)), daemon=True)
             self._connections.append(connection)
             self._threads.append(thread)
