@@ -53,7 +53,7 @@ from eventflow.events import (
 )
 from eventflow.limits import Limits
 from eventflow.pipeline import Pipeline
-from eventflow.plugin import Pause, Plugin, on, rewrite, state, transform
+from eventflow.plugin import Pause, Plugin, configured, on, rewrite, state, transform
 from eventflow.rewriting import Part
 from eventflow.run import Run
 from eventflow.timers import Timeouts
@@ -109,6 +109,7 @@ __all__ = [
     "acollect",
     "aiter_events",
     "collect",
+    "configured",
     "errors",
     "events",
     "iter_events",

@@ -16,7 +16,7 @@ import attrs
 
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import Event, UnknownEvent
-from eventflow.plugin import Mark, Plugin, class_of, marked_methods
+from eventflow.plugin import Mark, Matches, Plugin, class_of, marked_methods
 from eventflow.rewriting import Rewriter
 from eventflow.routing import Handler, is_async, required_arguments
 
@@ -50,7 +50,7 @@ class Step:
     name: str
     plugin: int | None
     target: str | Callable[..., Any]
-    matches: Callable[[type[Event], str], bool]
+    matches: Matches
     isolate: bool = False
     wants_run: bool = False
     is_async: bool = False
@@ -121,7 +121,12 @@ def _steps_of(plugin: Plugin, index: int, place: int) -> list[Step]:
     steps: list[Step] = []
     for method in _methods(class_of(plugin)):
         mark = method.mark
-        matches = _takes(mark.families) if mark.kind == "rewrite" else functools.partial(_any_matches, mark.matchers)
+        if mark.kind == "rewrite":
+            matches = _takes(mark.families)
+        elif selected := mark.matches(plugin):
+            matches = functools.partial(_any_matches, selected)
+        else:  # switched off: its configuration selects nothing
+            continue
         steps.append(
             Step(
                 place + len(steps),
@@ -130,7 +135,7 @@ def _steps_of(plugin: Plugin, index: int, place: int) -> list[Step]:
                 index,
                 method.attribute,
                 matches,
-                isolate=mark.errors == "isolate",
+                isolate=mark.isolates(plugin),
                 wants_run=method.wants_second,
                 is_async=method.is_async,
                 families=mark.families,
@@ -139,11 +144,11 @@ def _steps_of(plugin: Plugin, index: int, place: int) -> list[Step]:
     return steps
 
 
-def _any_matches(matchers: tuple[Callable[[type[Event], str], bool], ...], cls: type[Event], name: str) -> bool:
+def _any_matches(matchers: tuple[Matches, ...], cls: type[Event], name: str) -> bool:
     return any(matcher(cls, name) for matcher in matchers)
 
 
-def _takes(families: tuple[str, ...]) -> Callable[[type[Event], str], bool]:
+def _takes(families: tuple[str, ...]) -> Matches:
     rewriter = Rewriter(lambda text, part: text, families)
     return lambda cls, name: rewriter.takes(cls)
 

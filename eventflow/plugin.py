@@ -6,21 +6,35 @@ import copy
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast, dataclass_transform, overload
 
 import attrs
 
 from eventflow import signals
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import Event
-from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of, name_of
+from eventflow.routing import ErrorPolicy, Matcher, Select, check_policy, matcher_of, name_of
 
 if TYPE_CHECKING:
     from eventflow.pipeline import Pipeline
     from eventflow.rewriting import Part
     from eventflow.run import Run
 
-__all__ = ["Available", "Mark", "Pause", "Plugin", "available", "load", "on", "rewrite", "state", "transform"]
+__all__ = [
+    "Available",
+    "Configured",
+    "Mark",
+    "Matches",
+    "Pause",
+    "Plugin",
+    "available",
+    "configured",
+    "load",
+    "on",
+    "rewrite",
+    "state",
+    "transform",
+]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -36,6 +50,36 @@ REWRITE_FAMILIES: tuple[RewriteFamily, ...] = ("text", "refusal", "reasoning", "
 _MARKS = "__eventflow_marks__"
 _STATE = "eventflow.state"
 _MUTABLE = (list, dict, set, bytearray)
+
+Matches: TypeAlias = Callable[[type[Event], str], bool]
+"""Tells whether events of a class under a wire name are meant."""
+
+
+@attrs.frozen
+class Configured:
+    """What a field of the plugin's instance says, where a decorator would say it for all of them; see `configured`.
+
+    Attributes:
+        field: The field's name.
+        negate: Whether everything else is meant.
+    """
+
+    field: str
+    negate: bool = False
+
+
+def configured(field: str, *, negate: bool = False) -> Configured:
+    """Let a field of the plugin say what a method is for: ``@on(configured("events"), errors=configured("errors"))``.
+
+    As a selector the field holds what `on` takes, or a tuple or list of that; an empty one selects nothing. As the
+    error policy it holds ``raise`` or ``isolate``. The field is checked when the plugin is made, and read when a
+    dispatcher first runs with it: what is assigned later is not seen.
+
+    Args:
+        field: An attrs field of the plugin, its own or inherited; no `state`, which changes from run to run.
+        negate: Of a selector: select everything that the field does not.
+    """
+    return Configured(field, negate)
 
 
 @attrs.frozen
@@ -65,10 +109,48 @@ class Mark:
     """
 
     kind: Literal["on", "transform", "rewrite"]
-    matchers: tuple[Matcher, ...] = ()
+    matchers: tuple[Matcher | Configured, ...] = ()
     families: tuple[RewriteFamily, ...] = ()
     order: int = 0
-    errors: ErrorPolicy = "raise"
+    errors: ErrorPolicy | Configured = "raise"
+
+    def matches(self, plugin: Plugin) -> tuple[Matches, ...]:
+        """What it is for in *plugin*; raises `UsageError` where a field holds a selector that can never match."""
+        matches: list[Matches] = []
+        for matcher in self.matchers:
+            if isinstance(matcher, Configured):
+                matchers = _selected(plugin, matcher.field, getattr(plugin, matcher.field))
+                matches.extend([functools.partial(_none_matches, matchers)] if matcher.negate else matchers)
+            else:
+                matches.append(matcher)
+        return tuple(matches)
+
+    def isolates(self, plugin: Plugin) -> bool:
+        """Whether its failure in *plugin* is isolated; raises `UsageError` where a field holds no error policy."""
+        errors = self.errors
+        if isinstance(errors, Configured):
+            errors = _policy(plugin, errors.field, getattr(plugin, errors.field))
+        return errors == "isolate"
+
+
+def _selected(plugin: Plugin, field: str, value: object) -> tuple[Matcher, ...]:
+    selects = cast("tuple[Select, ...]", value if isinstance(value, tuple | list) else (value,))
+    try:
+        return tuple(map(matcher_of, selects))
+    except UsageError as error:
+        raise UsageError(f"{type(plugin).__qualname__}({field.lstrip('_')}=...): {error.message}") from error
+
+
+def _policy(plugin: Plugin, field: str, value: Any) -> ErrorPolicy:
+    try:
+        check_policy(value)
+    except UsageError as error:
+        raise UsageError(f"{type(plugin).__qualname__}({field.lstrip('_')}=...): {error.message}") from error
+    return cast("ErrorPolicy", value)
+
+
+def _none_matches(matchers: tuple[Matcher, ...], cls: type[Event], name: str) -> bool:
+    return not any(matcher(cls, name) for matcher in matchers)
 
 
 # --- decorators ------------------------------------------------------------------------------------------------------
@@ -94,37 +176,40 @@ def _marker(mark: Mark) -> Callable[[F], F]:
     return decorate
 
 
-def _matchers(decorator: str, selects: tuple[Select, ...]) -> tuple[Matcher, ...]:
+def _matchers(decorator: str, selects: tuple[Select | Configured, ...]) -> tuple[Matcher | Configured, ...]:
     if not selects:
         raise UsageError(
             f'@{decorator} needs a selector: @{decorator}(TextDelta), @{decorator}("tool"), @{decorator}("*")'
         )
     if callable(selects[0]) and not isinstance(selects[0], type):
         raise UsageError(f'@{decorator} is written with a selector: @{decorator}("*")')
-    return tuple(matcher_of(select) for select in selects)
+    return tuple(select if isinstance(select, Configured) else matcher_of(select) for select in selects)
 
 
 @overload  # the overloads overlap where a class is given; the first that fits is meant, it knows the event
 def on(  # type: ignore[overload-overlap]
-    select: type[E], /, *, order: int = ..., errors: ErrorPolicy = ...
+    select: type[E], /, *, order: int = ..., errors: ErrorPolicy | Configured = ...
 ) -> MethodOn[E]: ...
 @overload
 def on(  # type: ignore[overload-overlap]
-    select: type[E1], second: type[E2], /, *, order: int = ..., errors: ErrorPolicy = ...
+    select: type[E1], second: type[E2], /, *, order: int = ..., errors: ErrorPolicy | Configured = ...
 ) -> MethodOn[E1 | E2]: ...
 @overload
-def on(*selects: Select, order: int = ..., errors: ErrorPolicy = ...) -> Callable[[F], F]: ...
-def on(*selects: Select, order: int = 0, errors: ErrorPolicy = "raise") -> Any:
+def on(*selects: Select | Configured, order: int = ..., errors: ErrorPolicy | Configured = ...) -> Callable[[F], F]: ...
+def on(*selects: Select | Configured, order: int = 0, errors: ErrorPolicy | Configured = "raise") -> Any:
     """Make a plugin's method a handler: called with the event, and the run if it takes a second argument.
 
     Args:
-        selects: Event classes, wire names, families or patterns.
+        selects: Event classes, wire names, families or patterns, or `configured` fields that hold them.
         order: Lower comes first among the plugin's handlers.
-        errors: ``isolate`` reports its failure as a `HandlerFailed` event instead of ending the run.
+        errors: ``isolate`` reports its failure as a `HandlerFailed` event instead of ending the run. It may be a
+            `configured` field.
 
     Raises:
-        UsageError: A selector can never match.
+        UsageError: A selector can never match, or *errors* is no policy.
     """
+    if not isinstance(errors, Configured):
+        check_policy(errors)
     return _marker(Mark("on", _matchers("on", selects), order=order, errors=errors))
 
 
@@ -135,8 +220,8 @@ def transform(  # type: ignore[overload-overlap]
     select: type[E1], second: type[E2], /
 ) -> MethodOn[E1 | E2]: ...
 @overload
-def transform(*selects: Select) -> Callable[[F], F]: ...
-def transform(*selects: Select) -> Any:
+def transform(*selects: Select | Configured) -> Callable[[F], F]: ...
+def transform(*selects: Select | Configured) -> Any:
     """Make a plugin's method decide what goes on in place of an event: an event, None (drop it), or several.
 
     The plugin's own handlers see the event before; what a transform gives passes the plugin's later transforms and
@@ -231,7 +316,7 @@ class Plugin:
         super().__init_subclass__(**keywords)
         _check_fields(cls)
         try:
-            attrs.define(slots=False, eq=False)(cls)
+            attrs.define(slots=False, eq=False, field_transformer=_checked)(cls)
         except (TypeError, ValueError, attrs.exceptions.UnannotatedAttributeError) as error:
             raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
 
@@ -288,6 +373,53 @@ def _check_fields(cls: type) -> None:
                 f"plugin {cls.__qualname__}: the default of {name} is a {kind} that all runs would share; write "
                 f"state(factory={kind}) for a run's own, attrs.field(factory={kind}) for configuration"
             )
+
+
+def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """The fields of a plugin class; those that decorators name are checked when a plugin is made."""
+    checks: dict[str, Callable[..., object]] = {}
+    for method, mark in marked_methods(cls):
+        named: dict[str, Callable[..., object]] = {
+            matcher.field: _selected for matcher in mark.matchers if isinstance(matcher, Configured)
+        }
+        if isinstance(mark.errors, Configured):
+            named[mark.errors.field] = _policy
+        for name in named:
+            _check_named(cls, method, name, fields)
+        checks |= named
+    return [_with_check(field, checks.get(field.name)) for field in fields] if checks else fields
+
+
+def _check_named(cls: type, method: str, name: str, fields: list[attrs.Attribute[Any]]) -> None:
+    field = next((field for field in fields if field.name == name), None)
+    where = f"plugin {cls.__qualname__}: {method} is for configured({name!r}), which is"
+    if field is None:
+        import difflib
+
+        names = [field.name for field in fields if _STATE not in field.metadata]
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there is: {', '.join(names) or 'none'}."
+        raise PluginError(f"{where} no field of it; {hint}")
+    if _STATE in field.metadata:
+        raise PluginError(f"{where} a state, another in every run; name a field of the configuration")
+
+
+def _with_check(field: Any, check: Callable[..., object] | None) -> Any:
+    """The field with *check* as a validator, which attrs then runs when a plugin is made, and only then.
+
+    For what is checked when it is assigned, attrs gives the class a ``__setattr__`` that takes ten times as long, for
+    its state too.
+    """
+    if field.validator is None and field.converter is None and field.on_setattr is None:
+        field = field.evolve(on_setattr=attrs.setters.NO_OP)
+    if check is None:
+        return field
+
+    def validate(plugin: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+        check(plugin, attribute.name, value)
+
+    given = () if field.validator is None else (field.validator,)
+    return field.evolve(validator=attrs.validators.and_(*given, validate))
 
 
 @functools.cache

@@ -35,6 +35,7 @@ __all__ = [
     "Matcher",
     "Overflow",
     "Select",
+    "check_policy",
     "handler_of",
     "is_async",
     "matcher_of",
@@ -213,8 +214,7 @@ def handler_of(
     Raises:
         UsageError: It takes no event, or needs more than it is offered.
     """
-    if errors not in ("raise", "isolate"):
-        raise UsageError(f'errors must be "raise" or "isolate", not {errors!r}')
+    check_policy(errors)
     if not isinstance(order, int):
         raise UsageError(f"order must be an integer, not {order!r}")
     if not callable(function):
@@ -222,6 +222,12 @@ def handler_of(
     name = name or name_of(function)
     taken = required_arguments(function, name, arguments)
     return Handler(function, name, matchers, order, errors == "isolate", taken > 1, is_async(function), background)
+
+
+def check_policy(errors: object) -> None:
+    """Raise `UsageError` unless *errors* is an `ErrorPolicy`."""
+    if errors not in ("raise", "isolate"):
+        raise UsageError(f'errors must be "raise" or "isolate", not {errors!r}')
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -142,7 +142,8 @@ class Run:
     @property
     def events(self) -> int:
         """How many events were received so far, the one under way included."""
-        return self._engine.count
+        engine = self._engine
+        return engine._count + len(engine._pending)  # its `count`, without the call: logs ask with every event
 
     @property
     def warnings(self) -> tuple[Oddity, ...]:

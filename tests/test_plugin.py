@@ -14,6 +14,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scenarios import (
     FACES,
     AsyncWatched,
@@ -36,9 +38,12 @@ from eventflow import (
     HandlerFailed,
     Part,
     Plugin,
+    Response,
+    ResponseCompleted,
     Run,
     TextDelta,
     TextDone,
+    configured,
     on,
     rewrite,
     signals,
@@ -47,7 +52,9 @@ from eventflow import (
 )
 from eventflow.engine import ANEW
 from eventflow.errors import PluginError, StreamTruncated, UsageError
+from eventflow.plan import Plan
 from eventflow.plugin import available, load
+from eventflow.routing import ErrorPolicy, Select
 from eventflow.sources import Source
 from eventflow.sse import Frame
 
@@ -480,6 +487,178 @@ def test_plugin_handler_when_isolated() -> None:
 
 
 # --- lifecycle -------------------------------------------------------------------------------------------------------
+
+
+# --- selectors of an instance's own ----------------------------------------------------------------------------------
+
+
+class Chosen(Plugin):
+    """Notes the types of the events that its configuration selects; and of the others."""
+
+    events: Select | tuple[Select, ...] = "*"
+    errors: ErrorPolicy = attrs.field(default="raise", kw_only=True)
+    heard: list[str] = state(factory=list[str])
+    others: list[str] = state(factory=list[str])
+
+    @on(configured("events"), errors=configured("errors"))
+    def hear(self, event: Event) -> None:
+        self.heard.append(event.type)
+        if isinstance(event, Tick) and event.n < 0:
+            raise ValueError("negative")
+
+    @transform(configured("events", negate=True))
+    def drop(self, event: Event) -> None:
+        self.others.append(event.type)
+
+
+selectors = st.sampled_from([Tick, TextDelta, TextDone, "text", "custom", "lifecycle", "response.*", "*"])
+
+
+@given(st.one_of(selectors, st.lists(selectors, max_size=3), st.lists(selectors, max_size=3).map(tuple)))
+def test_configured_selector_when_run_is_that_of_on(select: Any) -> None:
+    """It selects what `on` selects with it, in sync and async runs; negated, everything else; nothing twice."""
+    selects: tuple[Any, ...] = tuple(select) if isinstance(select, list | tuple) else (select,)
+    source = [Tick(), TextDelta(delta="a"), TextDone(text="a"), ResponseCompleted(response=Response())]
+    expected: list[str] = []
+    flow = Dispatcher()
+    if selects:
+        flow.on(*selects)(lambda event: expected.append(event.type))
+    flow.run(source)
+    run = Dispatcher(Chosen(select)).run(source)
+    assert run[Chosen].heard == expected
+    assert run[Chosen].others == [event.type for event in source if event.type not in expected]
+    again = asyncio.run(Dispatcher(Chosen(select)).arun(source))
+    assert (again[Chosen].heard, again[Chosen].others) == (run[Chosen].heard, run[Chosen].others)
+
+
+def test_configured_selector_when_events_are_not_wanted_costs_nothing() -> None:
+    """They do not even reach the plugin: its instances of one class have routes of their own."""
+    plan = Plan((Chosen(()), Chosen("text")), ())
+    assert [step.name for step in plan.steps] == ["Chosen.drop", "Chosen.hear", "Chosen.drop"]
+    assert plan.route(TextDelta, TextDelta.type) == (0, 1)
+    assert Plan((Chosen("text"),), ()).route(TextDelta, TextDelta.type) == (0,)
+
+
+def test_configured_selector_when_it_stands_among_others() -> None:
+    """A method may have fixed selectors as well, and several decorators; it hears an event once."""
+
+    class Several(Plugin):
+        events: str = "custom"
+        heard: list[str] = state(factory=list[str])
+
+        @on(TextDelta, configured("events"))
+        @on(configured("events", negate=True))
+        def hear(self, event: Event) -> None:
+            self.heard.append(event.type)
+
+    run = Dispatcher(Several()).run([Tick(), TextDelta(delta="a"), TextDone(text="a")], check=False)
+    assert run[Several].heard == [Tick.type, TextDelta.type, TextDone.type]
+
+
+def test_configured_method_when_it_selects_nothing_is_switched_off() -> None:
+    """An async method that hears nothing is no obstacle to a sync run."""
+
+    class Optional(Plugin):
+        events: tuple[str, ...] = ()
+
+        @on(configured("events"))
+        async def hear(self, event: Event) -> None: ...
+
+    assert Dispatcher(Optional()).run([Tick()], check=False).events == 1
+    with pytest.raises(UsageError, match=r"Optional\.hear can only be awaited"):
+        Dispatcher(Optional(("text",))).run([Tick()])
+
+
+def test_configured_errors_when_a_handler_fails() -> None:
+    """One plugin lets its failures end the run, the next reports them."""
+    failures: list[HandlerFailed] = []
+    flow = Dispatcher(Chosen(errors="isolate"))
+    flow.on(HandlerFailed, failures.append)
+    assert flow.run([Tick(n=-1), Tick()], check=False)[Chosen].heard == [Tick.type, HandlerFailed.type, Tick.type]
+    assert [failure.handler for failure in failures] == ["Chosen.hear"]
+    with pytest.raises(ValueError, match="negative"):
+        Dispatcher(Chosen()).run([Tick(n=-1)])
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        ({"events": "txet"}, r"Chosen\(events=\.\.\.\): no event is called 'txet'; did you mean 'text'\?"),
+        ({"events": ("text", 3)}, r"Chosen\(events=\.\.\.\): 3 is no selector"),
+        ({"events": None}, r"Chosen\(events=\.\.\.\): None is no selector"),
+        ({"errors": "ignore"}, r"Chosen\(errors=\.\.\.\): errors must be \"raise\" or \"isolate\", not 'ignore'"),
+    ],
+)
+def test_configured_field_when_wrong_is_refused_as_the_plugin_is_made(configuration: Any, message: str) -> None:
+    """With plugin, field, and the nearest spelling; and before a run where it was assigned later."""
+    with pytest.raises(UsageError, match=message):
+        Chosen(**configuration)
+    plugin = Chosen()
+    vars(plugin).update(configuration)
+    with pytest.raises(UsageError, match=message):
+        Dispatcher(plugin).run([Tick()])
+
+
+def test_configured_field_when_inherited_is_checked_beside_its_own_validator() -> None:
+    """A subclass may select by a field of its base, and override a configured method."""
+    seen: list[object] = []
+
+    class Base(Plugin):
+        _events: Any = attrs.field(default="*", validator=lambda plugin, field, value: seen.append(value))
+        words: int = attrs.field(default=0, converter=int)
+
+    class Derived(Base):
+        @on(configured("_events"))
+        def hear(self, event: Event) -> None:
+            raise AssertionError
+
+    class Quiet(Derived):
+        heard: int = state(default=0)
+
+        def hear(self, event: Event) -> None:
+            self.heard += 1
+
+    assert Base("txet").words == 0  # it selects nothing there
+    with pytest.raises(UsageError, match=r"Derived\(events=\.\.\.\): no event is called 'txet'"):
+        Derived("txet")
+    assert seen == ["txet", "txet"]
+    assert Dispatcher(Quiet("custom")).run([Tick(), TextDelta(delta="")], check=False)[Quiet].heard == 1
+
+
+def test_state_when_a_plugin_has_configured_methods_is_assigned_directly() -> None:
+    """Its fields are checked when it is made alone: nothing stands between a handler and its state."""
+    assert Chosen.__setattr__ is object.__setattr__
+
+
+def test_configured_field_when_there_is_none_is_refused_with_the_class() -> None:
+    """A misspelt one, one that is a state, and none at all."""
+    with pytest.raises(PluginError, match=r"Lost: hear is for configured\('evnets'\).*did you mean 'events'"):
+
+        class Lost(Plugin):
+            events: str = "*"
+
+            @on(configured("evnets"))
+            def hear(self, event: Event) -> None: ...
+
+    with pytest.raises(PluginError, match=r"drop is for configured\('x'\), which is no field of it; there is: none"):
+
+        class Bare(Plugin):
+            @transform(configured("x"))
+            def drop(self, event: Event) -> None: ...
+
+    with pytest.raises(PluginError, match="a state, another in every run"):
+
+        class Stated(Plugin):
+            policy: str = state(default="raise")
+
+            @on("*", errors=configured("policy"))
+            def hear(self, event: Event) -> None: ...
+
+
+def test_error_policy_when_none_is_refused_at_the_decorator() -> None:
+    """`on` in a plugin takes the policies that a dispatcher takes."""
+    with pytest.raises(UsageError, match='"raise" or "isolate"'):
+        on("*", errors="ignore")  # type: ignore[call-overload]
 
 
 class Hooks(Plugin):

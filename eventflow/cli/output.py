@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from eventflow.events import Event
 from eventflow.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["complain", "echo", "echo_table", "wants_colour"]
+__all__ = ["complain", "echo", "echo_table", "show_json", "wants_colour"]
 
 
 def wants_colour() -> bool:
@@ -36,6 +37,11 @@ def echo_table(table: Table) -> None:
     with console.capture() as written:
         console.print(table)
     echo("\n".join(line.rstrip() for line in written.get().splitlines()), end="\n")
+
+
+def show_json(event: Event) -> None:
+    """Write *event* as a line of JSON."""
+    echo(printable(event.to_json().decode()).encode() + b"\n")  # bytes: JSON is UTF-8 whatever the locale
 
 
 def complain(message: str) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-from eventflow.cli.output import wants_colour
-from eventflow.cli.view import View, show_json
+from eventflow.cli.tail import show
 from eventflow.dispatcher import Dispatcher
 from eventflow.errors import UsageError
 
-__all__ = ["record", "show"]
+__all__ = ["record"]
 
 
 @click.command()
@@ -40,20 +38,3 @@ def record(out: Path, file: str, as_json: bool, selects: tuple[str, ...], wire: 
     flow = Dispatcher()
     flow.use("record", path=out)
     return show(flow, sys.stdin.buffer if file == "-" else Path(file), as_json=as_json, selects=selects, wire=wire)
-
-
-def show(flow: Dispatcher, source: Any, *, as_json: bool, selects: tuple[str, ...], wire: str | None) -> int:
-    """Run *source* through *flow*, and show it as `tail` does; returns the exit code, or raises the stream's error."""
-    view = View(colour=wants_colour(), everything=bool(selects))
-    flow.on(*(selects or ("*",)))(show_json if as_json else view.show)
-    with flow:
-        try:
-            run = flow.run(source, wire=wire, check=False)
-        except KeyboardInterrupt:
-            view.end_line()
-            raise
-    if not as_json and run.events:
-        view.close(run)
-    if run.error is not None:
-        raise run.error
-    return 0

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eventflow.cli.output import echo
-from eventflow.cli.record import show
+from eventflow.cli.tail import show
 from eventflow.dispatcher import Dispatcher
 from eventflow.engine import ANEW
 from eventflow.errors import PluginError, UsageError

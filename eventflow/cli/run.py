@@ -9,13 +9,10 @@ from pathlib import Path
 
 import click
 
-from eventflow.cli.output import wants_colour
-from eventflow.cli.pace import Pace
-from eventflow.cli.view import View, show_json
+from eventflow.cli.output import show_json
 from eventflow.client import Client
 from eventflow.dispatcher import Dispatcher
 from eventflow.errors import UsageError
-from eventflow.run import Run
 from eventflow.timers import Timeouts
 
 __all__ = ["run"]
@@ -54,7 +51,7 @@ def run(
     ANTHROPIC_API_KEY or GEMINI_API_KEY. The answer is shown as
     text; reasoning behind "|", refusals behind "!"; tool calls, other items, errors and unknown events one line each;
     at the end a line with the status, the tokens, the time to the first text and the speed. Control characters are
-    shown as escapes.
+    shown as escapes. It is the plugin "terminal" that shows it, behind those that --plugin names.
 
     \b
         eventflow run --model smollm2 --base-url http://127.0.0.1:8091/v1 "Why do stars twinkle?"
@@ -67,26 +64,21 @@ def run(
         if sys.stdin is None:
             raise UsageError("stdin is closed; give the prompt as an argument, or through a pipe")
         prompt = sys.stdin.read()
-    view = View(colour=wants_colour())
     flow = Dispatcher()
     for name in plugins:
         flow.use(name)
     if record is not None:
         flow.use("record", path=record)
-    flow.on("*", show_json if as_json else view.show)
     timeouts = Timeouts() if idle is None else Timeouts(first_event=max(idle, 120.0), idle=idle)
     with flow, Client(base_url=base_url, wire=wire, timeouts=timeouts) as client:
-        flow.use(Pace(began=time.perf_counter()))
+        if as_json:
+            flow.on("*", show_json)
+        else:
+            flow.use("terminal", began=time.monotonic())
         stream = client.responses.create(
             stream=True, model=model, input=prompt, instructions=instructions, extra_body=dict(map(_parameter, pairs))
         )
-        try:
-            done = flow.run(stream, check=False)
-        except KeyboardInterrupt:
-            view.end_line()
-            raise
-    if not as_json:
-        view.close(done, _speed(done))
+        done = flow.run(stream, check=False)
     if done.error is not None:
         raise done.error
     return 0
@@ -101,10 +93,3 @@ def _parameter(pair: str) -> tuple[str, object]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def _speed(done: Run) -> list[str]:
-    pace, usage = done[Pace], done.response.usage
-    speed = pace.tokens_per_second(usage.output_tokens if usage is not None else None)
-    said = [] if pace.first_text is None else [f"first text after {pace.first_text:.2f} s"]
-    return said if speed is None else [*said, f"{speed:.0f} tokens/s"]

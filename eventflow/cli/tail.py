@@ -10,14 +10,13 @@ from typing import Any
 import click
 
 from eventflow import sse
-from eventflow.cli.output import echo, wants_colour
-from eventflow.cli.view import View, show_json
+from eventflow.cli.output import echo, show_json
 from eventflow.dispatcher import Dispatcher
 from eventflow.errors import DecodeError, UsageError
 from eventflow.printable import printable
 from eventflow.sources import open_source
 
-__all__ = ["tail"]
+__all__ = ["show", "tail"]
 
 
 @click.command()
@@ -54,19 +53,23 @@ def tail(file: str, as_json: bool, raw: bool, selects: tuple[str, ...], wire: st
         _show_frames(source, as_json)
         return 0
 
-    view = View(colour=wants_colour(), everything=bool(selects))
-    flow = Dispatcher()
-    flow.on(*(selects or ("*",)))(show_json if as_json else view.show)
     try:
-        run = flow.run(source, wire=wire, check=False)
-    except KeyboardInterrupt:
-        view.end_line()
+        return show(Dispatcher(), source, as_json=as_json, selects=selects, wire=wire)
+    except DecodeError as error:
+        if error.run is not None and not error.run.events:
+            error.add_note("--raw shows frames as they stand")
         raise
-    if not as_json and run.events:
-        view.close(run)
+
+
+def show(flow: Dispatcher, source: Any, *, as_json: bool, selects: tuple[str, ...], wire: str | None) -> int:
+    """Run *source* through *flow*, and show what comes through; gives the exit code, or raises the stream's error."""
+    if as_json:
+        flow.on(*(selects or ("*",)))(show_json)
+    else:
+        flow.use("terminal", events=selects or "*", everything=bool(selects), live=False, timing=False)
+    with flow:
+        run = flow.run(source, wire=wire, check=False)
     if run.error is not None:
-        if isinstance(run.error, DecodeError) and not run.events:
-            run.error.add_note("--raw shows frames as they stand")
         raise run.error
     return 0
 

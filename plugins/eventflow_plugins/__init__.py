@@ -7,8 +7,10 @@ takes them as instances, ``Dispatcher(Accumulate(), Log("run.jsonl"))``, or by n
 
 from eventflow_plugins.accumulate import Accumulate
 from eventflow_plugins.log import Log
+from eventflow_plugins.operators import drop, only, tap
 from eventflow_plugins.record import Record
 from eventflow_plugins.replaying import replay
+from eventflow_plugins.terminal import Terminal
 from eventflow_plugins.tools import PendingCall, Slots, Tool, ToolContext, Tools, tool
 
 __all__ = [
@@ -17,9 +19,13 @@ __all__ = [
     "PendingCall",
     "Record",
     "Slots",
+    "Terminal",
     "Tool",
     "ToolContext",
     "Tools",
+    "drop",
+    "only",
     "replay",
+    "tap",
     "tool",
 ]

@@ -16,11 +16,11 @@ from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
-from eventflow import Event, HandlerFailed, Plugin, Response, Run, UnknownEvent, on, state
+from eventflow import Event, HandlerFailed, Plugin, Response, Run, UnknownEvent, configured, on, state
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import JSON, LifecycleEvent, encode_json
 from eventflow.printable import printable
-from eventflow.routing import ErrorPolicy, Matcher, Select, matcher_of
+from eventflow.routing import ErrorPolicy, Select
 from eventflow_plugins.line_file import LineFile
 
 __all__ = ["Log"]
@@ -30,6 +30,7 @@ Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 _LOGGER: Final = "eventflow.events"
 _CHARS: Final = 200  # of one field in a line for people
 _FIELDS: Final = 30  # in a line for people: a peer's event may have any number
+_DELETE: Final = 0x7F  # the one control character that JSON leaves as it is, within ASCII
 _BLOCK: Final = 64 * 1024  # bytes written at once where not every line is
 
 # What lifecycle events repeat of the request: words of the user and of the application, and descriptions of its tools.
@@ -47,6 +48,7 @@ _ECHOED: Final = dict.fromkeys(
         "user",
     )
 )
+_ECHOING: Final = frozenset({"lifecycle", "error"})  # the families with such events
 _OF_RESPONSE: Final = ("id", "status", "model", "incomplete_details", "error", "usage")  # what a line for people tells
 _UNENCODABLE: Final = (TypeError, ValueError, RecursionError)  # somebody's own object in a field of free JSON
 _WORD: Final = re.compile(r"[\w.:/-]{1,100}")
@@ -82,7 +84,8 @@ class Log(Plugin):
         path: The file to append to; by default, lines go to `logging`.
         logger: A logger or its name; not with a path.
         level: Of the log records.
-        events: Which events: a selector, as for `on`, or a tuple of them. A run's start and end are always logged.
+        events: Which events: a selector, as for `on`, or a tuple or list of them. A run's start and end are always
+            logged.
         max_chars: Cut longer texts, and say by how much. By default 200 characters of a field in a log record, and
             never in a file.
         echo: Whether to log what lifecycle events repeat of the request: instructions, tools, prompt, metadata, user.
@@ -99,7 +102,7 @@ class Log(Plugin):
     path: str | os.PathLike[str] | None = None
     logger: Logger | str | None = attrs.field(default=None, kw_only=True)
     level: int | str = attrs.field(default=logging.INFO, kw_only=True)
-    events: Select | tuple[Select, ...] = attrs.field(default="*", kw_only=True)
+    events: Select | tuple[Select, ...] | list[Select] = attrs.field(default="*", kw_only=True)
     max_chars: int | None = attrs.field(default=None, kw_only=True)
     echo: bool = attrs.field(default=False, kw_only=True)
     flush: bool = attrs.field(default=True, kw_only=True)
@@ -107,17 +110,13 @@ class Log(Plugin):
     _file: LineFile | None = attrs.field(init=False, repr=False)
     _logger: Logger = attrs.field(init=False, repr=False)
     _level: int = attrs.field(init=False, repr=False)
-    _matchers: tuple[Matcher, ...] = attrs.field(init=False, repr=False)
     _begun: float | None = state(default=None)
-    _wanted: dict[type[Event], bool] = state(factory=dict[type[Event], bool])
 
     def __attrs_post_init__(self) -> None:
         if self.path is not None and self.logger is not None:
             raise UsageError("Log() writes to a file or to a logger; make two for both: Log(path) | Log(logger=...)")
         if self.path is not None and not isinstance(self.path, str | os.PathLike):
             raise UsageError(f"Log(path) takes the path of a file, not {self.path!r}; a logger is Log(logger=...)")
-        if self.errors not in ("raise", "isolate"):
-            raise UsageError(f'Log(errors=...) must be "raise" or "isolate", not {self.errors!r}')
         if self.max_chars is not None and (type(self.max_chars) is not int or self.max_chars < 1):
             raise UsageError(f"Log(max_chars=...) must be a positive integer, or None, not {self.max_chars!r}")
         self._file = None
@@ -125,7 +124,6 @@ class Log(Plugin):
             self._file = LineFile(os.fspath(self.path), owner="Log", what="log", least=1 if self.flush else _BLOCK)
         self._logger = _logger_of(self.logger)
         self._level = _level_of(self.level)
-        self._matchers = tuple(map(matcher_of, self.events if isinstance(self.events, tuple) else (self.events,)))
 
     # --- the file ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +153,7 @@ class Log(Plugin):
     def _log_run(self, run: Run, how: dict[str, JSON]) -> None:
         try:
             if self._file is not None:
-                self._file.write(_line(run, encode_json(how).decode()[1:-1]))
+                self._file.write(encode_json({"time": time.time(), "run": run.id, **how}) + b"\n")
             else:
                 self._logger.log(self._level, "%s", _shown(f"{run.id} run", how, _CHARS))
         except PluginError as error:
@@ -165,39 +163,35 @@ class Log(Plugin):
 
     # --- its events --------------------------------------------------------------------------------------------------
 
-    @on("*")
+    @on(configured("events"), errors=configured("errors"))
     def _hear(self, event: Event, run: Run) -> None:
-        if self.errors == "raise":
-            self._log(event, run)
-
-    @on("*", errors="isolate")
-    def _hear_isolated(self, event: Event, run: Run) -> None:
-        if self.errors == "isolate":
-            self._log(event, run)
-
-    def _log(self, event: Event, run: Run) -> None:
-        if not self._wants(event) or (self._file is None and not self._logger.isEnabledFor(self._level)):
-            return
-        if not self.echo:
+        if not self.echo and event.family in _ECHOING:
             event = _without_echo(event)
-        if self._file is not None:
-            self._file.write(_line(run, f'"n":{run.events},"event":{_json(event, self.max_chars)}'))
-        else:
-            start, most = f"{run.id} {run.events} {_word(event.type)}", self.max_chars or _CHARS
-            try:
-                line = _shown(start, _fields(event), most)
-            except _UNENCODABLE as error:
-                line = _shown(start, _fault(error), most)
-            self._logger.log(self._level, "%s", line)
+        if self._file is None:
+            self._log_event(event, run)
+            return
+        record: dict[str, object] = {"time": time.time(), "run": run.id, "n": run.events, "event": event}
+        try:
+            if self.max_chars is not None:
+                record["event"] = _cut(event.to_dict(), self.max_chars)
+            elif type(event) is UnknownEvent:  # it is what its data say; every other one is encoded as it is
+                record["event"] = event.to_dict()
+            line = encode_json(record)
+        except _UNENCODABLE as error:
+            line = encode_json({**record, "event": {"type": event.type, **_fault(error)}})
+        if not line.isascii() or _DELETE in line:  # the encoder has escaped every other control character
+            line = _escaped(line)
+        self._file.write(line + b"\n")
 
-    def _wants(self, event: Event) -> bool:
-        cls = type(event)
-        wanted = self._wanted.get(cls)
-        if wanted is None:
-            wanted = any(matcher(cls, event.type) for matcher in self._matchers)
-            if cls is not UnknownEvent:  # its name is the event's own
-                self._wanted[cls] = wanted
-        return wanted
+    def _log_event(self, event: Event, run: Run) -> None:
+        if not self._logger.isEnabledFor(self._level):
+            return
+        start, most = f"{run.id} {run.events} {_word(event.type)}", self.max_chars or _CHARS
+        try:
+            line = _shown(start, _fields(event), most)
+        except _UNENCODABLE as error:
+            line = _shown(start, _fault(error), most)
+        self._logger.log(self._level, "%s", line)
 
 
 def _logger_of(given: Logger | str | None) -> Logger:
@@ -231,16 +225,9 @@ def _response(event: LifecycleEvent) -> Response:
     return cast("Response", cast("Any", event).response)  # a field of every subclass
 
 
-def _line(run: Run, rest: str) -> bytes:
-    """A line of JSON; *rest* is what its object has besides time and run."""
-    return printable(f'{{"time":{time.time():.6f},"run":"{run.id}",{rest}}}').encode() + b"\n"
-
-
-def _json(event: Event, most: int | None) -> str:
-    try:
-        return (event.to_json() if most is None else encode_json(_cut(event.to_dict(), most))).decode()
-    except _UNENCODABLE as error:
-        return encode_json({"type": event.type, **_fault(error)}).decode()
+def _escaped(line: bytes) -> bytes:
+    """JSON with what could do harm as escapes."""
+    return printable(line.decode()).encode()
 
 
 def _fault(error: Exception) -> dict[str, JSON]:

@@ -14,6 +14,7 @@ from eventflow import (
     TextDelta,
     TextDone,
     collect,
+    configured,
     iter_events,
     on,
     rewrite,
@@ -96,6 +97,19 @@ class WordCount(Plugin):
         return text.upper()
 
 
+class Chosen(Plugin):
+    """Fields may say what methods are for."""
+
+    events: str = "*"
+
+    @on(TextDelta, configured("events"), errors=configured("errors"))
+    def hear(self, event: Event) -> None: ...
+
+    @transform(configured("events", negate=True))
+    def drop(self, event: Event, run: Run) -> None: ...
+
+
+assert_type(Chosen("text").hear(TextDelta("x")), None)
 WordCount(minimum=3)
 WordCount(3)
 WordCount(words=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
