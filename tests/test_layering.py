@@ -18,7 +18,7 @@ PACKAGE = Path(eventflow.__file__).parent
 PLUGINS = Path(__file__).parents[1] / "plugins" / "eventflow_plugins"
 
 LAYERS = (  # lowest first; a module imports from lower ones only. A package is one module here.
-    {"errors", "printable", "signals", "waiting"},
+    {"errors", "plain", "printable", "signals", "waiting"},
     {"events", "json_array", "limits", "partial_json", "sequence", "sse", "timers"},
     {"http", "outcome", "routing", "snapshot", "wires"},
     {"providers", "schema", "sources"},
@@ -44,7 +44,7 @@ LATE = {  # imported within a function, because the design has them know what st
     ("pipeline", "dispatcher"),  # pipeline.run(source)
 }
 SANS_IO = {"errors", "events", "limits", "partial_json", "sequence", "sse", "outcome", "routing", "snapshot", "wires"}
-SANS_IO |= {"rewriting", "plan", "chain", "engine", "timers", "schema", "json_array", "providers"}
+SANS_IO |= {"rewriting", "plan", "chain", "engine", "timers", "schema", "json_array", "plain", "providers"}
 PURE = {"eventflow.testing.frames", "eventflow.testing.order"}  # in a package of faces
 FACES_ONLY = {"anyio", "asyncio", "httpx", "io", "os", "pathlib", "select", "socket", "ssl", "threading", "time"}
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventflow.events import encode_json
+from eventflow.plain import as_list, as_mapping
 from eventflow.providers.parameters import (
     HOSTED_ITEMS,
     HOSTED_TOOLS,
@@ -24,8 +25,6 @@ from eventflow.providers.parameters import (
     Item,
     choice_of,
     kind_of,
-    listed,
-    mapping,
     media_of,
     object_of,
     on_host,
@@ -111,10 +110,10 @@ def frames(value: Mapping[str, object]) -> list[Frame]:
     """A message that came whole, as the frames of a stream."""
     if value.get("type") == "error" or "content" not in value:
         return [_frame("error", **value)]
-    usage = mapping(value.get("usage"))
+    usage = as_mapping(value.get("usage"))
     made = [_frame("message_start", message={**value, "content": [], "stop_reason": None})]
-    for index, given in enumerate(listed(value.get("content"))):
-        block = mapping(given)
+    for index, given in enumerate(as_list(value.get("content"))):
+        block = as_mapping(given)
         pieces: list[dict[str, Any]] = []
         if block.get("type") == "thinking":  # its signature is told in a piece, be it empty
             pieces.append({"type": "thinking_delta", "thinking": block.get("thinking") or ""})
@@ -157,7 +156,7 @@ def _choose(asked: Asked, made: dict[str, Any]) -> None:
     value, parallel = asked.take("tool_choice"), asked.take("parallel_tool_calls")
     if "tools" not in made:
         return
-    choice, chosen = choice_of(value), mapping(value)
+    choice, chosen = choice_of(value), as_mapping(value)
     if choice is not None and len(choice.names) == 1 and choice.mode == "required":
         chosen = {"type": "tool", "name": choice.names[0]}
     elif choice is not None:
@@ -206,8 +205,8 @@ def _think(asked: Asked, made: dict[str, Any]) -> None:
 def _format(asked: Asked, made: dict[str, Any]) -> None:
     form = asked.fields("format")
     if kind_of(form) == "json_schema":
-        wanted = {"type": "json_schema", "schema": mapping(form.get("schema"))}
-        made["output_config"] = {**mapping(made.get("output_config")), "format": wanted}
+        wanted = {"type": "json_schema", "schema": as_mapping(form.get("schema"))}
+        made["output_config"] = {**as_mapping(made.get("output_config")), "format": wanted}
     elif form and kind_of(form) != "text":
         asked.cannot(f"text.format: {_API} has no {kind_of(form)}; give a json_schema")
     asked.refuse_rest()

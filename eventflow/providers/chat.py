@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventflow.events import encode_json
+from eventflow.plain import as_list, as_mapping
 from eventflow.providers.parameters import (
     HOSTED_ITEMS,
     HOSTED_TOOLS,
@@ -25,8 +26,6 @@ from eventflow.providers.parameters import (
     choice_of,
     image_type,
     kind_of,
-    listed,
-    mapping,
     media_of,
     on_host,
     text_of,
@@ -110,10 +109,10 @@ def body(parameters: Mapping[str, object], stream: bool, cannot: Cannot, base_ur
 def frames(value: Mapping[str, object]) -> list[Frame]:
     """An answer that came whole, as the frames of a stream."""
     choices: list[Any] = []
-    for choice in listed(value.get("choices")):
-        message = mapping(mapping(choice).get("message"))
-        calls = [{"index": index, **mapping(call)} for index, call in enumerate(listed(message.get("tool_calls")))]
-        choices.append({**mapping(choice), "message": {**message, "tool_calls": calls}})
+    for choice in as_list(value.get("choices")):
+        message = as_mapping(as_mapping(choice).get("message"))
+        calls = [{"index": index, **as_mapping(call)} for index, call in enumerate(as_list(message.get("tool_calls")))]
+        choices.append({**as_mapping(choice), "message": {**message, "tool_calls": calls}})
     data = {**value, "choices": choices} if choices else dict(value)
     return [Frame(data=encode_json(data).decode()), Frame(data="[DONE]")]
 
@@ -127,7 +126,7 @@ def _tool(where: str, tool: dict[str, Any], cannot: Cannot) -> dict[str, Any] | 
         return {"type": kind, kind: {name: tool[name] for name in _FUNCTION if tool.get(name) is not None}}
     if kind == "custom":
         custom = {name: tool[name] for name in ("name", "description", "format") if tool.get(name) is not None}
-        form = mapping(custom.get("format"))
+        form = as_mapping(custom.get("format"))
         if form.get("type") == "grammar" and "grammar" not in form:
             grammar = {name: form.get(name) for name in ("syntax", "definition")}
             custom["format"] = {"type": "grammar", "grammar": grammar}

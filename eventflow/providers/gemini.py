@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from eventflow.errors import UsageError
 from eventflow.events import encode_json
+from eventflow.plain import as_list, as_mapping
 from eventflow.providers.parameters import (
     TEXT_PARTS,
     Asked,
@@ -26,8 +27,6 @@ from eventflow.providers.parameters import (
     choice_of,
     image_type,
     kind_of,
-    listed,
-    mapping,
     media_of,
     object_of,
     text_of,
@@ -183,7 +182,7 @@ def _format(asked: Asked, config: dict[str, Any]) -> None:
     kind = kind_of(form)
     if kind in ("json_schema", "json_object"):
         config["responseMimeType"] = "application/json"
-        config.update({"responseJsonSchema": mapping(form.get("schema"))} if kind == "json_schema" else {})
+        config.update({"responseJsonSchema": as_mapping(form.get("schema"))} if kind == "json_schema" else {})
     elif form and kind != "text":
         asked.cannot(f"text.format: {_API} has no {kind}; give a json_schema")
     asked.refuse_rest()
@@ -308,8 +307,8 @@ class _Contents:
         if item.text("code"):
             self._put("model", {"executableCode": {"language": "PYTHON", "code": item.text("code")}})
         outcome = "OUTCOME_FAILED" if item.text("status") == "failed" else "OUTCOME_OK"
-        for output in listed(item.data.get("outputs")):
-            logs = mapping(output).get("logs") or ""
+        for output in as_list(item.data.get("outputs")):
+            logs = as_mapping(output).get("logs") or ""
             self._put("model", {"codeExecutionResult": {"outcome": outcome, "output": logs}})
 
     def _part(self, where: str, part: dict[str, Any]) -> dict[str, Any] | None:
@@ -318,7 +317,7 @@ class _Contents:
         if kind in TEXT_PARTS:
             return {"text": text_of(part)} if text_of(part) else None
         if kind == "input_audio":
-            audio = mapping(part.get("input_audio"))
+            audio = as_mapping(part.get("input_audio"))
             return {"inlineData": {"mimeType": f"audio/{audio.get('format')}", "data": audio.get("data")}}
         if kind not in ("input_image", "input_file"):
             self._cannot(f"{where}: {_API} has no parts of type {kind}; send input_text, input_image or input_file")

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 
 from eventflow.errors import UsageError
+from eventflow.plain import as_list, as_mapping
 
 __all__ = [
     "HOSTED_ITEMS",
@@ -28,8 +29,6 @@ __all__ = [
     "choice_of",
     "image_type",
     "kind_of",
-    "listed",
-    "mapping",
     "media_of",
     "object_of",
     "on_host",
@@ -149,11 +148,11 @@ class Asked:
 
     def fields(self, name: str) -> dict[str, Any]:
         """A parameter that is an object, empty where it is not given; raises `UsageError` likewise."""
-        return mapping(self._of_kind(name, dict, "a mapping"))
+        return as_mapping(self._of_kind(name, dict, "a mapping"))
 
     def elements(self, name: str) -> Sequence[Any]:
         """A parameter that is a list, empty where it is not given; raises `UsageError` likewise."""
-        return listed(self._of_kind(name, (list, tuple), "a list"))
+        return as_list(self._of_kind(name, (list, tuple), "a list"))
 
     def _of_kind(self, name: str, kind: type | tuple[type, ...], what: str) -> object:
         value: object = self.take(name)
@@ -215,7 +214,7 @@ class Asked:
             value = [{"role": "user", "content": value}]
         elif value is not None and not isinstance(value, list | tuple):
             raise UsageError(f"input takes text or a list of items, not {type(value).__name__}")
-        for number, item in enumerate(listed(value)):
+        for number, item in enumerate(as_list(value)):
             yield Item(f"input[{number}]", item)
 
     def tools(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -312,7 +311,7 @@ def parts_of(content: object) -> list[dict[str, Any]]:
     """The parts of a message, or of a tool's output: text is one part, and what is no part its JSON."""
     if content is None:
         return []
-    parts: list[Any] = listed(content) if isinstance(content, list | tuple) else [content]
+    parts: list[Any] = as_list(content) if isinstance(content, list | tuple) else [content]
     return [
         cast("dict[str, Any]", part)
         if isinstance(part, dict) and isinstance(cast("dict[str, Any]", part).get("type"), str)
@@ -351,7 +350,7 @@ def media_of(part: Mapping[str, Any]) -> Media:
     file_id, name = str(part.get("file_id") or ""), str(part.get("filename") or "")
     if part.get("type") == "input_image":
         given: object = part.get("image_url")
-        source = given if isinstance(given, str) else str(mapping(given).get("url") or "")
+        source = given if isinstance(given, str) else str(as_mapping(given).get("url") or "")
     else:
         source = str(part.get("file_data") or "")
         if source and not source.startswith("data:"):
@@ -404,32 +403,22 @@ def choice_of(value: object) -> Choice | None:
     """What a ``tool_choice`` of the Responses API means; None where it is in other words."""
     if value in ("auto", "none", "required"):
         return Choice(str(value))
-    choice, kind = mapping(value), kind_of(value)
+    choice, kind = as_mapping(value), kind_of(value)
     if kind in ("function", "custom"):
-        name = choice.get("name") or mapping(choice.get(kind)).get("name")
+        name = choice.get("name") or as_mapping(choice.get(kind)).get("name")
         return Choice("required", (str(name),)) if name else None
     if kind == "allowed_tools":
-        names = (mapping(tool).get("name") for tool in listed(choice.get("tools")))
+        names = (as_mapping(tool).get("name") for tool in as_list(choice.get("tools")))
         return Choice(str(choice.get("mode") or "auto"), tuple(str(name) for name in names if name))
     return None
 
 
-# --- plain values ----------------------------------------------------------------------------------------------------
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """*value*, or nothing where it is no object."""
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+# --- kinds and hosts -------------------------------------------------------------------------------------------------
 
 
 def kind_of(value: object) -> str:
     """The type that an object says it is of, ``""`` where it says none."""
-    return str(mapping(value).get("type") or "")
-
-
-def listed(value: Any) -> list[Any]:
-    """*value* as a list, or nothing where it is none."""
-    return [*cast("list[Any]", value)] if isinstance(value, list | tuple) else []
+    return str(as_mapping(value).get("type") or "")
 
 
 def on_host(base_url: str, hosts: Sequence[str]) -> bool:

@@ -31,6 +31,7 @@ from eventflow.events import (
 )
 from eventflow.events._decode import STRICT_ERRORS, check_depth
 from eventflow.limits import Limits
+from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
 from eventflow.wires.assembly import Assembler
 
@@ -162,12 +163,12 @@ class AnthropicWire:
         if not isinstance(value, dict):
             raise DecodeError(f"an event of an Anthropic stream is no JSON object: {excerpt(data)}", frame=frame)
         event = cast("dict[str, Any]", value)
-        kind = _text(event.get("type")) or frame.event
+        kind = as_text(event.get("type")) or frame.event
         if kind == "error" or frame.event == "error" or ("error" in event and kind not in _TYPES):
             self._over = True
             self._assembler.fail(StreamError.from_wire(event), usage=self._usage_so_far())
         elif kind == "message_start":
-            self._begin(_mapping(event.get("message")))
+            self._begin(as_mapping(event.get("message")))
         elif kind in _STEPS:
             if not self._assembler.begun:  # the beginning is lost
                 self._begin({})
@@ -198,16 +199,18 @@ class AnthropicWire:
             self._waiting.clear()
             self._assembler.keep({"message_start": dict(message)})
             return
-        self._usage.update(_mapping(message.get("usage")))
+        self._usage.update(as_mapping(message.get("usage")))
         self._assembler.keep(
             {name: value for name, value in message.items() if name not in _KNOWN_OF_MESSAGE and value}
         )
-        self._assembler.begin(response_id=_text(message.get("id")) or None, model=_text(message.get("model")) or None)
+        self._assembler.begin(
+            response_id=as_text(message.get("id")) or None, model=as_text(message.get("model")) or None
+        )
 
     def _change(self, event: Mapping[str, Any]) -> None:
-        delta = _mapping(event.get("delta"))
-        self._stop_reason = _text(delta.get("stop_reason")) or self._stop_reason
-        self._usage.update({name: value for name, value in _mapping(event.get("usage")).items() if value is not None})
+        delta = as_mapping(event.get("delta"))
+        self._stop_reason = as_text(delta.get("stop_reason")) or self._stop_reason
+        self._usage.update({name: value for name, value in as_mapping(event.get("usage")).items() if value is not None})
         self._assembler.keep({name: value for name, value in delta.items() if value is not None})
         known = ("type", "delta", "usage")
         self._assembler.keep({name: value for name, value in event.items() if name not in known and value})
@@ -225,15 +228,15 @@ class AnthropicWire:
         usage = self._usage
         if not usage:
             return None
-        details = _mapping(usage.get("output_tokens_details"))
+        details = as_mapping(usage.get("output_tokens_details"))
         return Usage(
-            input_tokens=_number(usage.get("input_tokens")),
-            output_tokens=_number(usage.get("output_tokens")),
+            input_tokens=as_number(usage.get("input_tokens")),
+            output_tokens=as_number(usage.get("output_tokens")),
             input_tokens_details=InputTokensDetails(
-                cached_tokens=_number(usage.get("cache_read_input_tokens")),
-                cache_write_tokens=_number(usage.get("cache_creation_input_tokens")),
+                cached_tokens=as_number(usage.get("cache_read_input_tokens")),
+                cache_write_tokens=as_number(usage.get("cache_creation_input_tokens")),
             ),
-            output_tokens_details=OutputTokensDetails(reasoning_tokens=_number(details.get("thinking_tokens"))),
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=as_number(details.get("thinking_tokens"))),
         )
 
     # --- blocks ------------------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ class AnthropicWire:
     def _open_block(self, index: int, block: dict[str, Any]) -> None:
         if index in self._blocks:  # the one before never stopped
             self._close_block(index, "incomplete")
-        kind = _text(block.get("type"))
+        kind = as_text(block.get("type"))
         self._count += 1
         key: Hashable = (kind, self._count)
         if kind == "text":
@@ -252,29 +255,31 @@ class AnthropicWire:
             self._end_message()
         self._blocks[index], self._keys[index] = block, key
         if kind == "text":
-            self._assembler.piece(key, TextDelta, _text(block.get("text")))
-            for citation in _list(block.get("citations")):
-                self._cite(key, _mapping(citation))
+            self._assembler.piece(key, TextDelta, as_text(block.get("text")))
+            for citation in as_list(block.get("citations")):
+                self._cite(key, as_mapping(citation))
         elif kind == "thinking":
-            self._assembler.piece(key, ReasoningTextDelta, _text(block.get("thinking")))
+            self._assembler.piece(key, ReasoningTextDelta, as_text(block.get("thinking")))
             if block.get("signature"):
-                self._assembler.seal(key, _text(block["signature"]))
+                self._assembler.seal(key, as_text(block["signature"]))
         elif kind == "redacted_thinking":
-            self._assembler.seal(key, _text(block.get("data")))
+            self._assembler.seal(key, as_text(block.get("data")))
         elif kind == "tool_use":
             self._keep_rest(block, {"type", "id", "name", "input", "caller"})
             self._assembler.call(
                 key,
-                FunctionCall(name=_text(block.get("name")), call_id=_text(block.get("id")), caller=block.get("caller")),
+                FunctionCall(
+                    name=as_text(block.get("name")), call_id=as_text(block.get("id")), caller=block.get("caller")
+                ),
             )
         elif kind in _CALLS:
             self._keep_rest(block, {"type", "id", "name", "input", "server_name"})
-            label = _text(block.get("server_name")) or None
-            call = McpCall(name=_text(block.get("name")), id=_text(block.get("id")) or None, server_label=label)
+            label = as_text(block.get("server_name")) or None
+            call = McpCall(name=as_text(block.get("name")), id=as_text(block.get("id")) or None, server_label=label)
             self._assembler.call(key, call)
 
     def _piece(self, index: int, delta: dict[str, Any]) -> None:
-        kind = _text(delta.get("type"))
+        kind = as_text(delta.get("type"))
         if index not in self._blocks and kind in ("text_delta", "thinking_delta"):  # its block was never opened
             self._open_block(index, {"type": kind.removesuffix("_delta")})
         block = self._blocks.get(index)
@@ -288,22 +293,22 @@ class AnthropicWire:
                 if name != "type" and value is not None:
                     block[name] = before + value if isinstance(before, str) and isinstance(value, str) else value
         elif kind == "text_delta":
-            self._assembler.piece(key, TextDelta, _text(delta.get("text")))
+            self._assembler.piece(key, TextDelta, as_text(delta.get("text")))
         elif kind == "thinking_delta":
             self._keep_rest(delta, {"type", "thinking"})
-            self._assembler.piece(key, ReasoningTextDelta, _text(delta.get("thinking")))
+            self._assembler.piece(key, ReasoningTextDelta, as_text(delta.get("thinking")))
         elif kind == "signature_delta":
-            self._assembler.seal(key, _text(delta.get("signature")))
+            self._assembler.seal(key, as_text(delta.get("signature")))
         elif kind == "citations_delta":
-            self._cite(key, _mapping(delta.get("citation")))
+            self._cite(key, as_mapping(delta.get("citation")))
         else:
-            self._assembler.arguments(key, _text(delta.get("partial_json")))
+            self._assembler.arguments(key, as_text(delta.get("partial_json")))
 
     def _cite(self, key: Hashable, citation: dict[str, Any]) -> None:
         if citation.get("type") == "web_search_result_location":
             self._assembler.keep({"citation": citation})
             self._assembler.annotate(
-                key, URLCitation(url=_text(citation.get("url")), title=_text(citation.get("title")) or None)
+                key, URLCitation(url=as_text(citation.get("url")), title=as_text(citation.get("title")) or None)
             )
         else:
             self._assembler.annotate(key, Untyped(citation))
@@ -312,7 +317,7 @@ class AnthropicWire:
         if index not in self._blocks:
             return
         block, key = self._blocks.pop(index), self._keys.pop(index)
-        kind, call = block.get("type"), _text(block.get("tool_use_id"))
+        kind, call = block.get("type"), as_text(block.get("tool_use_id"))
         if kind == "text":
             self._assembler.end_part(key)
             if key != self._message:  # something else has begun meanwhile
@@ -322,7 +327,7 @@ class AnthropicWire:
         elif kind == "tool_use" or kind in _CALLS:
             if status == "completed" and not self._assembler.arguments_of(key):  # it has none, or was sent whole
                 self._assembler.arguments(key, encode_json(block.get("input") or {}).decode())
-            called = _text(block.get("id"))
+            called = as_text(block.get("id"))
             if kind in _CALLS and status == "completed" and called and called not in self._waiting:
                 self._waiting[called] = key
             else:
@@ -333,7 +338,7 @@ class AnthropicWire:
             self._assembler.close(waiting)
         else:
             if kind == "fallback":  # from here on another model speaks
-                self._assembler.rename(model=_text(_mapping(block.get("to")).get("model")) or None)
+                self._assembler.rename(model=as_text(as_mapping(block.get("to")).get("model")) or None)
             self._assembler.item(Untyped(block))
 
     def _end_message(self) -> None:
@@ -347,8 +352,8 @@ class AnthropicWire:
 
 
 _STEPS: dict[str, Callable[[AnthropicWire, dict[str, Any]], None]] = {
-    "content_block_start": lambda wire, event: wire._open_block(_index(event), _mapping(event.get("content_block"))),
-    "content_block_delta": lambda wire, event: wire._piece(_index(event), _mapping(event.get("delta"))),
+    "content_block_start": lambda wire, event: wire._open_block(_index(event), as_mapping(event.get("content_block"))),
+    "content_block_delta": lambda wire, event: wire._piece(_index(event), as_mapping(event.get("delta"))),
     "content_block_stop": lambda wire, event: wire._close_block(_index(event)),
     "message_delta": lambda wire, event: wire._change(event),
     "message_stop": lambda wire, event: wire._end(),
@@ -358,19 +363,3 @@ _STEPS: dict[str, Callable[[AnthropicWire, dict[str, Any]], None]] = {
 def _index(event: Mapping[str, Any]) -> int:
     index = event.get("index")
     return index if isinstance(index, int) else -1  # one place for all that say none
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return cast("Any", value) if isinstance(value, list) else []
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) else None

@@ -37,6 +37,7 @@ from eventflow.events import (
 )
 from eventflow.events._decode import STRICT_ERRORS, check_depth
 from eventflow.limits import Limits
+from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
 from eventflow.wires.assembly import Assembler
 
@@ -198,21 +199,21 @@ class ChatWire:
             self._fail(chunk)
             return self._assembler.take()
         assembler = self._assembler
-        choices = _list(chunk.get("choices"))
+        choices = as_list(chunk.get("choices"))
         if not assembler.begun and (choices or chunk.get("id")):  # Azure sends a chunk without either first
             created = chunk.get("created")
             assembler.begin(
-                response_id=_text(chunk.get("id")) or None,
-                model=_text(chunk.get("model")) or None,
+                response_id=as_text(chunk.get("id")) or None,
+                model=as_text(chunk.get("model")) or None,
                 created_at=created if isinstance(created, int | float) else None,
             )
         self._keep({name: value for name, value in chunk.items() if name not in _ENVELOPE})
-        usage = chunk.get("usage") or _mapping(chunk.get("x_groq")).get("usage")
+        usage = chunk.get("usage") or as_mapping(chunk.get("x_groq")).get("usage")
         if isinstance(usage, Mapping):
             self._usage = _usage_of(cast("Mapping[str, Any]", usage))
             self._keep({"usage": usage})
         for choice in choices:
-            self._choice(_mapping(choice))
+            self._choice(as_mapping(choice))
             if assembler.ended:
                 break
         return assembler.take()
@@ -254,17 +255,17 @@ class ChatWire:
     def _choice(self, choice: Mapping[str, Any]) -> None:
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
-        delta = _mapping(choice.get("delta") or choice.get("message"))
+        delta = as_mapping(choice.get("delta") or choice.get("message"))
         self._keep({name: value for name, value in choice.items() if name not in _CHOICE})
         known = {*_DELTA, *_REASONING, "reasoning_details"}
         self._assembler.keep({name: value for name, value in delta.items() if name not in known and value})
         self._reasoning(index, delta)
-        self._content(index, delta, _logprobs_of(_mapping(choice.get("logprobs"))))
+        self._content(index, delta, _logprobs_of(as_mapping(choice.get("logprobs"))))
         refusal = delta.get("refusal")
         if isinstance(refusal, str) and refusal:
             self._piece(index, "text", RefusalDelta, refusal)
-        for call in _list(delta.get("tool_calls")):
-            self._call(index, _mapping(call))
+        for call in as_list(delta.get("tool_calls")):
+            self._call(index, as_mapping(call))
         if isinstance(delta.get("function_call"), Mapping):  # how functions were called before there were tools
             self._call(index, {"index": 0, "function": delta["function_call"]})
         self._media(delta)
@@ -286,13 +287,13 @@ class ChatWire:
         self._assembler.piece(key, cls, text, **fields)
 
     def _reasoning(self, index: int, delta: Mapping[str, Any]) -> None:
-        details = [_mapping(detail) for detail in _list(delta.get("reasoning_details"))]
+        details = [as_mapping(detail) for detail in as_list(delta.get("reasoning_details"))]
         text = next((delta[name] for name in _REASONING if isinstance(delta.get(name), str) and delta[name]), "")
         if not text:  # what OpenRouter says twice, others say here alone
-            text = "".join(_text(detail.get("text") or detail.get("summary")) for detail in details)
+            text = "".join(as_text(detail.get("text") or detail.get("summary")) for detail in details)
         if text:
             self._piece(index, "reasoning", ReasoningTextDelta, text)
-        sealed = "".join(_text(detail.get("data") or detail.get("signature")) for detail in details)
+        sealed = "".join(as_text(detail.get("data") or detail.get("signature")) for detail in details)
         if sealed:
             key = (index, "reasoning")
             self._assembler.keep({"reasoning_details": details})
@@ -304,27 +305,27 @@ class ChatWire:
         fields = {"logprobs": logprobs} if logprobs else {}
         if isinstance(content, str) and (content or fields):
             self._piece(index, "text", TextDelta, content, **fields)
-        for part in _list(content):  # Mistral's thinking models
-            part = _mapping(part)
+        for part in as_list(content):  # Mistral's thinking models
+            part = as_mapping(part)
             thinking = part.get("thinking")
             if thinking is not None:
                 said = (
                     thinking
                     if isinstance(thinking, str)
-                    else "".join(_text(_mapping(t).get("text")) for t in _list(thinking))
+                    else "".join(as_text(as_mapping(t).get("text")) for t in as_list(thinking))
                 )
                 self._piece(index, "reasoning", ReasoningTextDelta, said)
             elif isinstance(part.get("text"), str):
                 self._piece(index, "text", TextDelta, part["text"])
             else:
                 self._assembler.keep({"content": [part]})
-        for annotation in _list(delta.get("annotations")):
-            self._annotate(index, _mapping(annotation))
+        for annotation in as_list(delta.get("annotations")):
+            self._annotate(index, as_mapping(annotation))
 
     def _annotate(self, index: int, annotation: dict[str, Any]) -> None:
         if self._open.get(index) != (index, "text"):
             self._piece(index, "text", TextDelta, "")
-        cited = _mapping(annotation.get("url_citation"))
+        cited = as_mapping(annotation.get("url_citation"))
         if cited:
             known = {name: cited.get(name) for name in ("url", "title", "start_index", "end_index")}
             self._assembler.keep({"annotation": annotation})
@@ -333,16 +334,16 @@ class ChatWire:
             self._assembler.annotate((index, "text"), Untyped(annotation))
 
     def _media(self, delta: Mapping[str, Any]) -> None:
-        audio = _mapping(delta.get("audio"))
+        audio = as_mapping(delta.get("audio"))
         if audio:
             self._audio = True
             self._assembler.keep({name: audio[name] for name in ("id", "expires_at") if audio.get(name)})
             if audio.get("data"):
-                self._assembler.emit(AudioDelta(_text(audio["data"])))
+                self._assembler.emit(AudioDelta(as_text(audio["data"])))
             if audio.get("transcript"):
-                self._assembler.emit(AudioTranscriptDelta(_text(audio["transcript"])))
-        for image in _list(delta.get("images")):  # of OpenRouter
-            url = _text(_mapping(_mapping(image).get("image_url")).get("url"))
+                self._assembler.emit(AudioTranscriptDelta(as_text(audio["transcript"])))
+        for image in as_list(delta.get("images")):  # of OpenRouter
+            url = as_text(as_mapping(as_mapping(image).get("image_url")).get("url"))
             head, _, data = url.partition(",")
             self._assembler.keep({"image": image} if not data else {"image_format": head})
             self._assembler.item(ImageGenerationCall(status="completed", result=data or None))
@@ -350,11 +351,11 @@ class ChatWire:
     # --- tool calls --------------------------------------------------------------------------------------------------
 
     def _call(self, index: int, call: Mapping[str, Any]) -> None:
-        function, custom = _mapping(call.get("function")), _mapping(call.get("custom"))
-        name = _text(function.get("name") or custom.get("name"))
+        function, custom = as_mapping(call.get("function")), as_mapping(call.get("custom"))
+        name = as_text(function.get("name") or custom.get("name"))
         given = function.get("arguments", custom.get("input"))
         arguments = given if isinstance(given, str) else "" if given is None else encode_json(given).decode()
-        call_id = _text(call.get("id"))
+        call_id = as_text(call.get("id"))
         key = self._key_of_call(index, call, call_id, name)
         opened = self._assembler.item_of(key)
         if opened is None:
@@ -423,24 +424,8 @@ class ChatWire:
 # --- parts of chunks -------------------------------------------------------------------------------------------------
 
 
-def _mapping(value: object) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return cast("Any", value) if isinstance(value, list) else []
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
-
-
 def _logprobs_of(logprobs: Mapping[str, Any]) -> tuple[Logprob, ...]:
-    tokens = [token for name in ("content", "refusal", "reasoning_content") for token in _list(logprobs.get(name))]
+    tokens = [token for name in ("content", "refusal", "reasoning_content") for token in as_list(logprobs.get(name))]
     try:
         return msgspec.convert(tokens, tuple[Logprob, ...], strict=False)
     except msgspec.ValidationError:
@@ -449,16 +434,16 @@ def _logprobs_of(logprobs: Mapping[str, Any]) -> tuple[Logprob, ...]:
 
 def _usage_of(usage: Mapping[str, Any]) -> Usage:
     """Tokens under the names of the Responses API. As given: the whole is in ``extra``."""
-    given, taken = _mapping(usage.get("prompt_tokens_details")), _mapping(usage.get("completion_tokens_details"))
+    given, taken = as_mapping(usage.get("prompt_tokens_details")), as_mapping(usage.get("completion_tokens_details"))
     cached = given.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))  # the second is DeepSeek's
     return Usage(
-        input_tokens=_number(usage.get("prompt_tokens")),
-        output_tokens=_number(usage.get("completion_tokens")),
-        total_tokens=_number(usage.get("total_tokens")),
+        input_tokens=as_number(usage.get("prompt_tokens")),
+        output_tokens=as_number(usage.get("completion_tokens")),
+        total_tokens=as_number(usage.get("total_tokens")),
         input_tokens_details=InputTokensDetails(
-            cached_tokens=_number(cached), cache_write_tokens=_number(given.get("cache_write_tokens"))
+            cached_tokens=as_number(cached), cache_write_tokens=as_number(given.get("cache_write_tokens"))
         ),
         output_tokens_details=OutputTokensDetails(
-            reasoning_tokens=_number(taken.get("reasoning_tokens", usage.get("reasoning_tokens")))
+            reasoning_tokens=as_number(taken.get("reasoning_tokens", usage.get("reasoning_tokens")))
         ),
     )

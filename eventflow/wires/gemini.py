@@ -32,6 +32,7 @@ from eventflow.events import (
 )
 from eventflow.events._decode import STRICT_ERRORS, check_depth
 from eventflow.limits import Limits
+from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
 from eventflow.wires.assembly import Assembler
 
@@ -120,16 +121,16 @@ class GeminiWire:
             assembler.fail(_error_of(chunk), usage=self._usage_so_far())
             return assembler.take()
         if not assembler.begun:
-            response_id, model = _text(chunk.get("responseId")), _text(chunk.get("modelVersion"))
+            response_id, model = as_text(chunk.get("responseId")), as_text(chunk.get("modelVersion"))
             assembler.keep({"createTime": chunk["createTime"]} if chunk.get("createTime") else {})
             assembler.begin(response_id=response_id or None, model=model or None)
-        self._usage.update(_mapping(chunk.get("usageMetadata")))
+        self._usage.update(as_mapping(chunk.get("usageMetadata")))
         self._keep({name: value for name, value in chunk.items() if name not in _CHUNK})
-        for candidate in _list(chunk.get("candidates")):
-            self._candidate(_mapping(candidate))
-        blocked = _mapping(chunk.get("promptFeedback")).get("blockReason")
+        for candidate in as_list(chunk.get("candidates")):
+            self._candidate(as_mapping(candidate))
+        blocked = as_mapping(chunk.get("promptFeedback")).get("blockReason")
         if blocked and not chunk.get("candidates"):
-            self._finishes.setdefault(0, _text(blocked))
+            self._finishes.setdefault(0, as_text(blocked))
         return assembler.take()
 
     def close(self) -> list[Event]:
@@ -160,13 +161,13 @@ class GeminiWire:
         usage = self._usage
         if "promptTokenCount" not in usage and "candidatesTokenCount" not in usage:
             return None
-        thoughts = _number(usage.get("thoughtsTokenCount"))
-        said = _number(usage.get("candidatesTokenCount"))
+        thoughts = as_number(usage.get("thoughtsTokenCount"))
+        said = as_number(usage.get("candidatesTokenCount"))
         return Usage(
-            input_tokens=_number(usage.get("promptTokenCount")),
+            input_tokens=as_number(usage.get("promptTokenCount")),
             output_tokens=None if said is None and thoughts is None else (said or 0) + (thoughts or 0),
-            total_tokens=_number(usage.get("totalTokenCount")),
-            input_tokens_details=InputTokensDetails(cached_tokens=_number(usage.get("cachedContentTokenCount"))),
+            total_tokens=as_number(usage.get("totalTokenCount")),
+            input_tokens_details=InputTokensDetails(cached_tokens=as_number(usage.get("cachedContentTokenCount"))),
             output_tokens_details=OutputTokensDetails(reasoning_tokens=thoughts),
         )
 
@@ -176,9 +177,9 @@ class GeminiWire:
         index = candidate.get("index")
         index = index if isinstance(index, int) else 0
         self._keep({name: value for name, value in candidate.items() if name not in _CANDIDATE})
-        for part in _list(_mapping(candidate.get("content")).get("parts")):
-            self._part(index, _mapping(part))
-        finish = _text(candidate.get("finishReason"))
+        for part in as_list(as_mapping(candidate.get("content")).get("parts")):
+            self._part(index, as_mapping(part))
+        finish = as_text(candidate.get("finishReason"))
         if finish:
             self._finishes[index] = finish
             self._keep({"finishReason": finish})
@@ -186,14 +187,14 @@ class GeminiWire:
     def _part(self, index: int, part: dict[str, Any]) -> None:
         if "codeExecutionResult" in part:
             self._end_item(index)
-            self._end_code(index, _mapping(part["codeExecutionResult"]))
+            self._end_code(index, as_mapping(part["codeExecutionResult"]))
             return
         if index in self._code:  # no result came
             self._end_code(index, None)
         if "functionCall" in part:
             self._call(index, part)
             return
-        text, signature = part.get("text"), _text(part.get("thoughtSignature"))
+        text, signature = part.get("text"), as_text(part.get("thoughtSignature"))
         if isinstance(text, str):
             cls = ReasoningTextDelta if part.get("thought") else TextDelta
             if signature and cls is TextDelta:
@@ -206,14 +207,14 @@ class GeminiWire:
             self._end_item(index)
             if signature:
                 self._seal(index, signature)
-            code = _mapping(part["executableCode"])
+            code = as_mapping(part["executableCode"])
             self._assembler.keep({"executableCode": part})
-            self._code[index] = CodeInterpreterCall(code=_text(code.get("code")), id=_text(code.get("id")) or None)
-        elif _text(_mapping(part.get("inlineData")).get("mimeType")).startswith("image/"):
+            self._code[index] = CodeInterpreterCall(code=as_text(code.get("code")), id=as_text(code.get("id")) or None)
+        elif as_text(as_mapping(part.get("inlineData")).get("mimeType")).startswith("image/"):
             self._end_item(index)
             image = part["inlineData"]
             self._assembler.keep({"mimeType": image["mimeType"]})
-            self._assembler.item(ImageGenerationCall(status="completed", result=_text(image.get("data")) or None))
+            self._assembler.item(ImageGenerationCall(status="completed", result=as_text(image.get("data")) or None))
         elif part:
             self._end_item(index)
             kind = next((name for name in part if name not in ("thought", "thoughtSignature")), "thoughtSignature")
@@ -246,15 +247,15 @@ class GeminiWire:
         """Code was run: with its result, or without one where none came."""
         code = self._code.pop(index, None) or CodeInterpreterCall(code="")
         status = "completed" if result is None or result.get("outcome") in (None, "OUTCOME_OK") else "failed"
-        outputs = [] if result is None else [{"type": "logs", "logs": _text(result.get("output"))}]
+        outputs = [] if result is None else [{"type": "logs", "logs": as_text(result.get("output"))}]
         self._assembler.keep({"codeExecutionResult": result} if result is not None else {})
         self._assembler.item(code.replace(status=status, outputs=outputs))
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def _call(self, index: int, part: dict[str, Any]) -> None:
-        call = _mapping(part["functionCall"])
-        name, signature = _text(call.get("name")), _text(part.get("thoughtSignature"))
+        call = as_mapping(part["functionCall"])
+        name, signature = as_text(call.get("name")), as_text(part.get("thoughtSignature"))
         if name:
             self._end_item(index)
             if signature:
@@ -262,15 +263,15 @@ class GeminiWire:
             self._count += 1
             key = self._speaking[index] = (index, "call", self._count)
             made_up = f"call_{self._count}"  # Gemini gives none, or few; outputs need one to refer to
-            self._assembler.call(key, FunctionCall(name=name, call_id=_text(call.get("id")) or made_up))
+            self._assembler.call(key, FunctionCall(name=name, call_id=as_text(call.get("id")) or made_up))
             self._arguments[index] = {}
         if index not in self._arguments:
             self._assembler.keep({"functionCall": call} if call else {})
             return
         if isinstance(call.get("args"), dict):
             self._arguments[index] = call["args"]
-        for piece in _list(call.get("partialArgs")):
-            _put(self._arguments[index], _mapping(piece), self._max_depth or _MAX_STEPS)
+        for piece in as_list(call.get("partialArgs")):
+            _put(self._arguments[index], as_mapping(piece), self._max_depth or _MAX_STEPS)
         if not call.get("willContinue"):
             self._end_call(index)
 
@@ -285,7 +286,7 @@ class GeminiWire:
 def _put(arguments: dict[str, Any], piece: Mapping[str, Any], max_depth: int) -> None:
     """Put a piece of an argument where its path says: text goes on behind what is there."""
     value: Any = next((piece[name] for name in _VALUES if name in piece and name != "nullValue"), None)
-    steps = [name or quoted or int(number) for name, number, quoted in _STEP.findall(_text(piece.get("jsonPath")))]
+    steps = [name or quoted or int(number) for name, number, quoted in _STEP.findall(as_text(piece.get("jsonPath")))]
     if len(steps) > max_depth:
         raise LimitExceeded(limit="json_depth", maximum=max_depth, seen=len(steps))
     at: Any = arguments
@@ -307,23 +308,7 @@ def _put(arguments: dict[str, Any], piece: Mapping[str, Any], max_depth: int) ->
 
 def _error_of(chunk: Mapping[str, Any]) -> StreamError:
     error = StreamError.from_wire(chunk)
-    inner = _mapping(chunk.get("error"))
+    inner = as_mapping(chunk.get("error"))
     code = inner.get("code")
-    named = _text(inner.get("status")) or None
+    named = as_text(inner.get("status")) or None
     return error.replace(error_type=named or error.error_type, status=code if isinstance(code, int) else None)
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return cast("Any", value) if isinstance(value, list) else []
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
