@@ -19,6 +19,7 @@ import msgspec
 from eventflow.errors import EventflowError, UsageError
 from eventflow.events._base import finite
 from eventflow.limits import Limits
+from eventflow.plain import as_sent
 from eventflow.providers import PROVIDERS, Provider, provider_named
 from eventflow.schema import text_format_of
 from eventflow.timers import Timeouts
@@ -384,22 +385,13 @@ def _json(body: Mapping[str, object]) -> bytes:
     """The body of a request; what is no JSON is refused."""
     try:
         try:
-            return msgspec.json.encode(body, enc_hook=_plain)
+            return msgspec.json.encode(body, enc_hook=as_sent)
         except UnicodeEncodeError:  # a lone surrogate, which a model may have written
-            plain = msgspec.to_builtins(body, enc_hook=_plain, str_keys=True)
+            plain = msgspec.to_builtins(body, enc_hook=as_sent, str_keys=True)
             return json.dumps(finite(plain), separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         # without the frames below: their variables are what was asked
         raise UsageError(f"the parameters of the request are no JSON: {error}") from error.with_traceback(None)
-
-
-def _plain(value: Any) -> object:
-    """JSON for what a request may hold besides JSON and our own records: items of no known type, pydantic objects."""
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[object, object]", value))
-    if callable(getattr(value, "model_dump", None)):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
-    raise TypeError(f"an object of type {type(value).__name__} cannot be sent")
 
 
 def timeout_of(timeouts: Timeouts, *, is_async: bool) -> tuple[float | None, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventflow.plain import as_list, as_mapping, as_number, as_text
+from eventflow.plain import as_list, as_mapping, as_number, as_sent, as_text
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
@@ -40,3 +41,19 @@ def test_list_when_it_is_a_tuple() -> None:
 def test_number_when_it_is_no_integer(value: Any, number: int | None) -> None:
     """Some servers count in floats; what is behind the point is cut off, and what is not finite is no number."""
     assert as_number(value) == number
+
+
+class Model:
+    """As pydantic's."""
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Show how it was asked."""
+        return options
+
+
+def test_objects_when_they_are_to_be_sent() -> None:
+    """A mapping is an object of JSON, and so is what pydantic makes of its own: by alias, and what was set."""
+    assert as_sent(MappingProxyType({"a": 1})) == {"a": 1}
+    assert as_sent(Model()) == {"mode": "json", "by_alias": True, "exclude_unset": True, "warnings": False}
+    with pytest.raises(TypeError, match="an object of type complex cannot be sent"):
+        as_sent(1j)

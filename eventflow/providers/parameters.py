@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from eventflow.errors import UsageError
-from eventflow.plain import as_list, as_mapping
+from eventflow.plain import as_list, as_mapping, as_sent
 
 __all__ = [
     "HOSTED_ITEMS",
@@ -290,18 +290,10 @@ class Item:
 def _plain(parameters: dict[str, object]) -> dict[str, Any]:
     """JSON values of *parameters*, our own records and pydantic's objects included."""
     try:
-        return cast("dict[str, Any]", msgspec.to_builtins(parameters, enc_hook=_foreign, str_keys=True))
+        return cast("dict[str, Any]", msgspec.to_builtins(parameters, enc_hook=as_sent, str_keys=True))
     except (TypeError, ValueError, RecursionError) as error:
         # without the frames below: their variables are what was asked
         raise UsageError(f"the parameters of the request are no JSON: {error}") from error.with_traceback(None)
-
-
-def _foreign(value: Any) -> object:
-    if isinstance(value, Mapping):  # items of no known type
-        return dict(cast("Mapping[object, object]", value))
-    if callable(getattr(value, "model_dump", None)):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
-    raise TypeError(f"an object of type {type(value).__name__} cannot be sent")
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
