@@ -181,7 +181,7 @@ class Assembler:
         """The response is there."""
         self.begun = True
         self.rename(id=response_id, model=model, created_at=created_at)
-        self._emit(ResponseCreated(self._response))
+        self.emit(ResponseCreated(self._response))
 
     def rename(self, **fields: Any) -> None:
         """What was said of the response at its beginning was not the last word: its end has *fields*."""
@@ -200,7 +200,7 @@ class Assembler:
         going_on = self.begun and not self.ended
         if going_on:  # before the error: after it comes the end alone
             self._close_all("incomplete")
-        self._emit(error)
+        self.emit(error)
         if going_on:
             fault = ResponseFault(
                 code=error.code or error.error_type, message=error.message, type=error.error_type, param=error.param
@@ -210,7 +210,7 @@ class Assembler:
     def _finish(self, cls: type[ResponseCompleted | ResponseIncomplete | ResponseFailed], **fields: Any) -> None:
         self.ended = True
         self.rename(output=tuple(item for item in self._items if item is not None), **fields)
-        self._emit(cls(self._response))
+        self.emit(cls(self._response))
 
     # --- pieces of text ----------------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class Assembler:
         part = self._part(key, cls)
         if delta or fields:
             part.add(delta)
-            self._emit(cls(delta, **part.place, **fields))
+            self.emit(cls(delta, **part.place, **fields))
 
     def next_piece(self, key: Hashable, cls: type[Piece | FunctionCallArgumentsDelta], delta: str) -> Event | None:
         """The short way: the event of the next piece of what is open under *key*; None where that is of another kind.
@@ -252,7 +252,7 @@ class Assembler:
         part = self._part(key, TextDelta)
         part.annotations.append(annotation)
         index = len(part.annotations) - 1
-        self._emit(TextAnnotationAdded(annotation=annotation, annotation_index=index, **part.place))
+        self.emit(TextAnnotationAdded(annotation=annotation, annotation_index=index, **part.place))
 
     def seal(self, key: Hashable, encrypted_content: str) -> None:
         """What must be sent back with a piece of reasoning, unread: its signature, or itself, encrypted."""
@@ -282,7 +282,7 @@ class Assembler:
         parts = item.summary if cls is ReasoningSummaryTextDelta else item.content
         index = "summary_index" if cls is ReasoningSummaryTextDelta else "content_index"
         part = item.part = _Part(cls, {"item_id": item.start.id, "output_index": item.index, index: len(parts)})
-        self._emit(_OPENED[cls](_KINDS_OF_PART[cls](), **part.place))
+        self.emit(_OPENED[cls](_KINDS_OF_PART[cls](), **part.place))
         return part
 
     def _close_part(self, item: _Item) -> None:
@@ -290,12 +290,12 @@ class Assembler:
         if part is None:
             return
         text = part.whole()
-        self._emit(_DONE[part.cls](text, **part.place))
+        self.emit(_DONE[part.cls](text, **part.place))
         closed = _KINDS_OF_PART[part.cls](text)
         if part.annotations:
             closed = closed.replace(annotations=tuple(part.annotations))
         (item.summary if part.cls is ReasoningSummaryTextDelta else item.content).append(closed)
-        self._emit(_CLOSED[part.cls](closed, **part.place))
+        self.emit(_CLOSED[part.cls](closed, **part.place))
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -312,7 +312,7 @@ class Assembler:
         if delta:
             arguments = self._open[key].arguments
             arguments.add(delta)
-            self._emit(arguments.cls(delta, **arguments.place))
+            self.emit(arguments.cls(delta, **arguments.place))
 
     def arguments_of(self, key: Hashable) -> str:
         """The arguments of an open call, as far as they have come."""
@@ -336,8 +336,8 @@ class Assembler:
             item = item.replace(id=self._taken(item.id))
         index = len(self._items)
         self._items.append(item)
-        self._emit(OutputItemAdded(item, output_index=index))
-        self._emit(OutputItemDone(item, output_index=index))
+        self.emit(OutputItemAdded(item, output_index=index))
+        self.emit(OutputItemDone(item, output_index=index))
 
     def close(self, key: Hashable, status: str = "completed") -> None:
         """The item under *key* is complete; nothing where none is open."""
@@ -352,10 +352,10 @@ class Assembler:
             done = done.replace(content=tuple(item.content), summary=tuple(item.summary))
         else:
             arguments = item.arguments.whole()
-            self._emit(_DONE[item.arguments.cls](arguments, **item.arguments.place))
+            self.emit(_DONE[item.arguments.cls](arguments, **item.arguments.place))
             done = done.replace(**{_argument_field(done): arguments})
         self._items[item.index] = done
-        self._emit(OutputItemDone(done, output_index=item.index))
+        self.emit(OutputItemDone(done, output_index=item.index))
 
     def _close_all(self, status: str) -> None:
         for key in list(self._open):
@@ -364,7 +364,7 @@ class Assembler:
     def _open_item(self, key: Hashable, start: Message | Reasoning | Call) -> _Item:
         item = self._open[key] = _Item(start, len(self._items))
         self._items.append(None)
-        self._emit(OutputItemAdded(start, output_index=item.index))
+        self.emit(OutputItemAdded(start, output_index=item.index))
         return item
 
     def _id(self, kind: str) -> str:
@@ -378,10 +378,7 @@ class Assembler:
         return item_id
 
     def emit(self, event: Event) -> None:
-        """An event that belongs to no item."""
-        self._emit(event)
-
-    def _emit(self, event: Any) -> None:
+        """The next event, numbered; of the wire's own, one that belongs to no item."""
         extra, self._extra = self._extra, None
         self._events.append(event.replace(sequence_number=self._number, **({"extra": extra} if extra else {})))
         self._number += 1
