@@ -11,6 +11,7 @@ What both faces have in common stands in `request` (what is sent) and `exchange`
 
 from __future__ import annotations
 
+import abc
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -47,6 +48,7 @@ __all__ = ["AsyncClient", "AsyncHTTPClient", "AsyncStream", "Client", "HTTPClien
 
 R_co = TypeVar("R_co", bound=Response, covariant=True)
 T = TypeVar("T")
+H = TypeVar("H", bound="HTTPClient | AsyncHTTPClient")
 
 
 class HTTPClient(Protocol):
@@ -91,7 +93,7 @@ class AsyncHTTPClient(Protocol):
 class _Handle(Generic[R_co]):
     """What both streams know: an answer that can be read once, by themselves or by a dispatcher."""
 
-    def __init__(self, exchange: Exchange, source: Source, client: _Base) -> None:
+    def __init__(self, exchange: Exchange, source: Source, client: _Base[Any]) -> None:
         self._client = client  # whose connections are open as long as somebody holds it
         self._exchange = exchange
         self._source = source
@@ -544,8 +546,43 @@ def _decoded(exchange: Exchange, body: bytes) -> Response:
 # --- clients ---------------------------------------------------------------------------------------------------------
 
 
-class _Base:
-    _settings: Settings
+class _Base(abc.ABC, Generic[H]):
+    """What both clients are: settings, and what sends their requests."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str | Callable[[], str] | None = None,
+        base_url: str | None = None,
+        wire: str = "responses",
+        timeouts: Timeouts | None = None,
+        max_retries: int = 2,
+        retry_timeouts: bool = False,
+        headers: Mapping[str, str] | None = None,
+        follow_redirects: bool = False,
+        limits: Limits | None = None,
+        lenient: bool = False,
+        http_client: H | None = None,
+    ) -> None:
+        key, api_key = None if api_key is None else Secret(api_key), None
+        more, headers = Secret(dict(headers or {})), None
+        self._settings = Settings.of(
+            api_key=key,
+            base_url=base_url,
+            wire=wire,
+            timeouts=timeouts,
+            max_retries=max_retries,
+            retry_timeouts=retry_timeouts,
+            headers=more,
+            follow_redirects=follow_redirects,
+            limits=limits,
+            lenient=lenient,
+        )
+        self._http: H = self._open() if http_client is None else http_client
+
+    @abc.abstractmethod
+    def _open(self) -> H:
+        """An HTTP client of our own, which is ours to close."""
 
     def __repr__(self) -> str:
         settings = getattr(self, "_settings", None)  # a traceback shows clients that could not be made
@@ -553,7 +590,7 @@ class _Base:
         return f"<{type(self).__name__}{where}>"
 
 
-class Client(_Base):
+class Client(_Base[HTTPClient]):
     """A client of one server. It may be used by several threads; close it at the end, or use it in a ``with`` block.
 
     Args:
@@ -573,43 +610,14 @@ class Client(_Base):
         http_client: What sends the requests, in place of an ``httpx.Client`` of our own; yours to close.
     """
 
-    def __init__(
-        self,
-        *,
-        api_key: str | Callable[[], str] | None = None,
-        base_url: str | None = None,
-        wire: str = "responses",
-        timeouts: Timeouts | None = None,
-        max_retries: int = 2,
-        retry_timeouts: bool = False,
-        headers: Mapping[str, str] | None = None,
-        follow_redirects: bool = False,
-        limits: Limits | None = None,
-        lenient: bool = False,
-        http_client: HTTPClient | None = None,
-    ) -> None:
-        key, api_key = None if api_key is None else Secret(api_key), None
-        more, headers = Secret(dict(headers or {})), None
-        self._settings = Settings.of(
-            api_key=key,
-            base_url=base_url,
-            wire=wire,
-            timeouts=timeouts,
-            max_retries=max_retries,
-            retry_timeouts=retry_timeouts,
-            headers=more,
-            follow_redirects=follow_redirects,
-            limits=limits,
-            lenient=lenient,
-        )
-        if http_client is None:
-            import httpx
+    _finalizer: weakref.finalize[..., Any] | None = None
 
-            http_client = httpx.Client(**_options(self._settings))
-            self._finalizer: weakref.finalize[..., Any] | None = weakref.finalize(self, http_client.close)
-        else:
-            self._finalizer = None
-        self._http: HTTPClient = http_client
+    def _open(self) -> HTTPClient:
+        import httpx
+
+        own = httpx.Client(**_options(self._settings))
+        self._finalizer = weakref.finalize(self, own.close)
+        return own
 
     @property
     def responses(self) -> Responses:
@@ -628,44 +636,16 @@ class Client(_Base):
         self.close()
 
 
-class AsyncClient(_Base):
+class AsyncClient(_Base[AsyncHTTPClient]):
     """`Client`, async: for one event loop, asyncio's or trio's; *http_client* is an ``httpx.AsyncClient`` then."""
 
-    def __init__(
-        self,
-        *,
-        api_key: str | Callable[[], str] | None = None,
-        base_url: str | None = None,
-        wire: str = "responses",
-        timeouts: Timeouts | None = None,
-        max_retries: int = 2,
-        retry_timeouts: bool = False,
-        headers: Mapping[str, str] | None = None,
-        follow_redirects: bool = False,
-        limits: Limits | None = None,
-        lenient: bool = False,
-        http_client: AsyncHTTPClient | None = None,
-    ) -> None:
-        key, api_key = None if api_key is None else Secret(api_key), None
-        more, headers = Secret(dict(headers or {})), None
-        self._settings = Settings.of(
-            api_key=key,
-            base_url=base_url,
-            wire=wire,
-            timeouts=timeouts,
-            max_retries=max_retries,
-            retry_timeouts=retry_timeouts,
-            headers=more,
-            follow_redirects=follow_redirects,
-            limits=limits,
-            lenient=lenient,
-        )
-        self._own: AsyncHTTPClient | None = None
-        if http_client is None:
-            import httpx
+    _own: AsyncHTTPClient | None = None
 
-            http_client = self._own = httpx.AsyncClient(**_options(self._settings))
-        self._http: AsyncHTTPClient = http_client
+    def _open(self) -> AsyncHTTPClient:
+        import httpx
+
+        self._own = httpx.AsyncClient(**_options(self._settings))
+        return self._own
 
     @property
     def responses(self) -> AsyncResponses:
