@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient", "AsyncHTTPClient", "AsyncStream", "Client", "HTTPClient", "Stream"]
 
 R_co = TypeVar("R_co", bound=Response, covariant=True)
+S = TypeVar("S", bound=EventStream | AsyncEventStream)
 T = TypeVar("T")
 H = TypeVar("H", bound="HTTPClient | AsyncHTTPClient")
 
@@ -90,7 +91,7 @@ class AsyncHTTPClient(Protocol):
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 
-class _Handle(Generic[R_co]):
+class _Handle(Generic[R_co, S]):
     """What both streams know: an answer that can be read once, by themselves or by a dispatcher."""
 
     def __init__(self, exchange: Exchange, source: Source, client: _Base[Any]) -> None:
@@ -98,6 +99,7 @@ class _Handle(Generic[R_co]):
         self._exchange = exchange
         self._source = source
         self._flow = Dispatcher(limits=client._settings.limits)
+        self._events: S | None = None  # once it is read by itself
         self._given = False  # to a dispatcher of the caller's
         self._open = True
 
@@ -105,15 +107,11 @@ class _Handle(Generic[R_co]):
         return f"<{type(self).__name__} {self._exchange.call.method} {_shown(self._exchange.call.url)}>"
 
     def __eventflow_source__(self) -> Source:
-        if self._given or self._begun:
+        if self._given or self._events is not None:
             state = "is being read already, and can be read once" if self._open else "was closed"
             raise UsageError(f"this stream {state}")
         self._given = True
         return self._source
-
-    @property
-    def _begun(self) -> bool:
-        raise NotImplementedError
 
     @property
     def response(self) -> Any:
@@ -137,7 +135,7 @@ class _Handle(Generic[R_co]):
         return cast("R_co", run.response)
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False) and not (self._given or self._begun):
+        if getattr(self, "_open", False) and not (self._given or self._events is not None):
             message = f"{self!r} was never read nor closed; use it in a with block"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
             self._source.close()
@@ -172,19 +170,14 @@ class _Texts:
         return "" if self._heard else run.text
 
 
-class Stream(_Handle[R_co]):
+class Stream(_Handle[R_co, EventStream]):
     """The events of an answer that is still coming: iterate it, or give it to a dispatcher.
 
     Use it in a ``with`` block, or read it to its end; a bare ``break`` out of a loop over it closes it too, unless
     ``next`` was used before.
     """
 
-    _events: EventStream | None = None
     _cursor: Iterator[Event] | None = None
-
-    @property
-    def _begun(self) -> bool:
-        return self._events is not None
 
     def _begin(self) -> EventStream:
         self._check_mine()
@@ -238,16 +231,11 @@ class Stream(_Handle[R_co]):
         self.close()
 
 
-class AsyncStream(_Handle[R_co]):
+class AsyncStream(_Handle[R_co, AsyncEventStream]):
     """`Stream`, async: ``async for``, ``async with``, ``await stream.collect()``."""
 
-    _events: AsyncEventStream | None = None
     _cursor: AsyncIterator[Event] | None = None
     _entered = False
-
-    @property
-    def _begun(self) -> bool:
-        return self._events is not None
 
     def _begin(self) -> AsyncEventStream:
         self._check_mine()
