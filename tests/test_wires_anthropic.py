@@ -532,9 +532,10 @@ def test_error_when_it_comes_in_the_stream(last: Frame) -> None:
     assert told.response.usage is not None
 
 
-def test_error_when_it_is_text() -> None:
+@pytest.mark.parametrize("data", ["out of memory", '"out of memory"'])
+def test_error_when_it_is_text(data: str) -> None:
     """Plain text is its message; before the beginning it is the error alone."""
-    told = anthropic(frame("out of memory", "error"), start())
+    told = anthropic(frame(data, "error"), start())
     assert [event.to_dict() for event in told.events] == [
         {"type": "error", "message": "out of memory", "sequence_number": 0}
     ]

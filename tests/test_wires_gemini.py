@@ -399,6 +399,12 @@ def test_error_when_something_is_open() -> None:
     assert [item.status for item in told.response.output] == ["incomplete"]
 
 
+@pytest.mark.parametrize(("data", "message"), [("out of memory", "out of memory"), ("[1]", "[1]"), ("null", "")])
+def test_error_when_it_is_no_object(data: str, message: str) -> None:
+    """A gateway's frame that is named an error is one, whatever it says."""
+    assert gemini(frame(data, "error")).events == [StreamError(message=message, sequence_number=0)]
+
+
 @pytest.mark.parametrize("data", [FAULT, {"error": "too much"}, {"error": {"code": "x", "type": "t"}}])
 def test_error_when_nothing_came_before(data: JSON) -> None:
     """It is the error alone."""

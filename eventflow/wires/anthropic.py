@@ -9,11 +9,10 @@ any other type is an item of that type, as it was sent. What has no place in the
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import msgspec
 
-from eventflow.errors import DecodeError, excerpt
 from eventflow.events import (
     Event,
     FunctionCall,
@@ -29,11 +28,11 @@ from eventflow.events import (
     Usage,
     encode_json,
 )
-from eventflow.events._decode import STRICT_ERRORS, check_depth
+from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
-from eventflow.wires.assembly import Assembler
+from eventflow.wires.translation import TranslatingWire
 
 __all__ = ["AnthropicWire"]
 
@@ -86,7 +85,6 @@ class _Piece(msgspec.Struct, tag="content_block_delta", tag_field="type", forbid
 
 
 _read_piece = msgspec.json.Decoder(_Piece).decode
-_read_any = msgspec.json.Decoder().decode
 
 
 class _Head(msgspec.Struct):
@@ -96,14 +94,14 @@ class _Head(msgspec.Struct):
 _read_head = msgspec.json.Decoder(_Head).decode
 
 
-class AnthropicWire:
+class AnthropicWire(TranslatingWire):
     """Frames of one Messages stream as events of a Responses stream."""
 
     name: ClassVar[str] = "anthropic"
+    _frame_name: ClassVar[str] = "an event of an Anthropic stream"
 
     def __init__(self, limits: Limits) -> None:
-        self._max_depth = limits.json_depth
-        self._assembler = Assembler()
+        super().__init__(limits)
         self._blocks: dict[int, dict[str, Any]] = {}  # open ones by their index, as they were opened
         self._keys: dict[int, Hashable] = {}  # where the pieces of an open block go
         self._message: Hashable | None = None  # the message that the next text block belongs to
@@ -111,7 +109,6 @@ class AnthropicWire:
         self._usage: dict[str, Any] = {}
         self._stop_reason: str | None = None
         self._count = 0  # of blocks, for keys
-        self._over = False
 
     @property
     def finished(self) -> bool:
@@ -145,28 +142,10 @@ class AnthropicWire:
             return self._assembler.next_piece(key, FunctionCallArgumentsDelta, delta.partial_json)
         return None
 
-    def feed(self, frame: Frame) -> list[Event]:
-        """The events that a frame means.
-
-        Raises:
-            DecodeError: Its data is no JSON object, or lacks what it must have.
-            LimitExceeded: It is nested too deep.
-        """
-        data = frame.data.strip()
-        if self._over or not data or data.startswith("[DONE]"):  # which a gateway adds
-            return []
-        check_depth(data, self._max_depth)
-        try:
-            value = _read_any(data)
-        except STRICT_ERRORS:
-            value = {"type": "error", "error": data} if frame.event == "error" else None
-        if not isinstance(value, dict):
-            raise DecodeError(f"an event of an Anthropic stream is no JSON object: {excerpt(data)}", frame=frame)
-        event = cast("dict[str, Any]", value)
-        kind = as_text(event.get("type")) or frame.event
-        if kind == "error" or frame.event == "error" or ("error" in event and kind not in _TYPES):
-            self._over = True
-            self._assembler.fail(StreamError.from_wire(event), usage=self._usage_so_far())
+    def _hear(self, event: dict[str, Any], name: str) -> None:
+        kind = as_text(event.get("type")) or name
+        if kind == "error" or name == "error" or ("error" in event and kind not in _TYPES):
+            self._fail(StreamError.from_wire(event))
         elif kind == "message_start":
             self._begin(as_mapping(event.get("message")))
         elif kind in _STEPS:
@@ -175,17 +154,6 @@ class AnthropicWire:
             _STEPS[kind](self, event)
         elif kind != "ping":
             self._assembler.keep({kind: event})
-        return self._assembler.take()
-
-    def close(self) -> list[Event]:
-        """The body has ended: that is the end of the answer if a reason for stopping was given."""
-        if self._stop_reason is not None and not self._over:
-            self._end()
-        return self._assembler.take()
-
-    @staticmethod
-    def direct(name: str) -> None:
-        """No frame is an event as it stands."""
 
     # --- the message -------------------------------------------------------------------------------------------------
 
@@ -216,7 +184,6 @@ class AnthropicWire:
         self._assembler.keep({name: value for name, value in event.items() if name not in known and value})
 
     def _end(self) -> None:
-        self._over = True
         reason = _REASONS.get(self._stop_reason or "")
         for index in list(self._blocks):  # some never stop
             self._close_block(index, "incomplete" if reason else "completed")
@@ -356,7 +323,7 @@ _STEPS: dict[str, Callable[[AnthropicWire, dict[str, Any]], None]] = {
     "content_block_delta": lambda wire, event: wire._piece(_index(event), as_mapping(event.get("delta"))),
     "content_block_stop": lambda wire, event: wire._close_block(_index(event)),
     "message_delta": lambda wire, event: wire._change(event),
-    "message_stop": lambda wire, event: wire._end(),
+    "message_stop": lambda wire, event: wire._finish(),
 }
 
 

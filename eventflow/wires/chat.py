@@ -12,7 +12,6 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
-from eventflow.errors import DecodeError, excerpt
 from eventflow.events import (
     AudioDelta,
     AudioDone,
@@ -35,15 +34,14 @@ from eventflow.events import (
     Usage,
     encode_json,
 )
-from eventflow.events._decode import STRICT_ERRORS, check_depth
+from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
-from eventflow.wires.assembly import Assembler
+from eventflow.wires.translation import TranslatingWire
 
 __all__ = ["ChatWire"]
 
-_DONE = "[DONE]"
 _REASONS = {  # why an answer is not whole
     "length": "max_output_tokens",
     "max_tokens": "max_output_tokens",
@@ -110,7 +108,6 @@ class _Chunk(_Strict):
 _KEPT = ("system_fingerprint", "service_tier", "provider")
 
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
-_read_any = msgspec.json.Decoder().decode
 
 
 class _Head(msgspec.Struct):
@@ -123,21 +120,20 @@ class _Head(msgspec.Struct):
 _read_head = msgspec.json.Decoder(_Head).decode
 
 
-class ChatWire:
+class ChatWire(TranslatingWire):
     """Chunks of one Chat Completions stream as events of a Responses stream."""
 
     name: ClassVar[str] = "chat"
+    _frame_name: ClassVar[str] = "a chunk of a chat stream"
+    _has_end_mark: ClassVar[bool] = True
 
     def __init__(self, limits: Limits) -> None:
-        self._max_depth = limits.json_depth
-        self._assembler = Assembler()
+        super().__init__(limits)
         self._usage: Usage | None = None
         self._finishes: dict[int, str] = {}  # by choice
         self._open: dict[int, Hashable] = {}  # of each choice: what its last piece of text belongs to
         self._calls: dict[int, list[Hashable]] = {}  # of each choice: its calls, in order
-        self._kept: dict[str, Any] = {}  # of chunks and choices, as it was last
         self._audio = False
-        self._over = False
 
     @property
     def finished(self) -> bool:
@@ -181,23 +177,10 @@ class ChatWire:
             return self._assembler.next_piece((index, "reasoning"), ReasoningTextDelta, reasoning)
         return None
 
-    def feed(self, frame: Frame) -> list[Event]:
-        """The events that a chunk means.
-
-        Raises:
-            DecodeError: It is no JSON object.
-            LimitExceeded: It is nested too deep.
-        """
-        data = frame.data.strip()
-        if self._over or not data:
-            return []
-        if data.startswith(_DONE):
-            self._end()
-            return self._assembler.take()
-        chunk = self._object(frame, data)
-        if frame.event == "error" or chunk.get("error"):
-            self._fail(chunk)
-            return self._assembler.take()
+    def _hear(self, chunk: dict[str, Any], name: str) -> None:
+        if name == "error" or chunk.get("error"):
+            self._fail(StreamError.from_wire(chunk))
+            return
         assembler = self._assembler
         choices = as_list(chunk.get("choices"))
         if not assembler.begun and (choices or chunk.get("id")):  # Azure sends a chunk without either first
@@ -216,39 +199,6 @@ class ChatWire:
             self._choice(as_mapping(choice))
             if assembler.ended:
                 break
-        return assembler.take()
-
-    def close(self) -> list[Event]:
-        """The body has ended: that is the end of the answer if a reason for finishing was given."""
-        if self._finishes and not self._over:
-            self._end()
-        return self._assembler.take()
-
-    @staticmethod
-    def direct(name: str) -> None:
-        """No frame is an event as it stands."""
-
-    def _object(self, frame: Frame, data: str) -> dict[str, Any]:
-        check_depth(data, self._max_depth)
-        try:
-            value = _read_any(data)
-        except STRICT_ERRORS:
-            value = data if frame.event == "error" else None
-        if frame.event == "error" and not isinstance(value, dict):
-            return {"error": value}
-        if not isinstance(value, dict):
-            raise DecodeError(f"a chunk of a chat stream is no JSON object: {excerpt(data)}", frame=frame)
-        return cast("dict[str, Any]", value)
-
-    def _keep(self, extra: Mapping[str, Any]) -> None:
-        """Keep what has changed since it was last said."""
-        changed = {
-            name: value
-            for name, value in extra.items()
-            if value is not None and (name not in self._kept or self._kept[name] != value)
-        }
-        self._kept.update(changed)
-        self._assembler.keep(changed)
 
     # --- a choice ----------------------------------------------------------------------------------------------------
 
@@ -270,7 +220,7 @@ class ChatWire:
             self._call(index, {"index": 0, "function": delta["function_call"]})
         self._media(delta)
         if choice.get("error"):
-            self._fail(choice)
+            self._fail(StreamError.from_wire(choice))
             return
         finish = choice.get("finish_reason") or choice.get("finishReason")
         if isinstance(finish, str) and finish:
@@ -404,7 +354,6 @@ class ChatWire:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        self._over = True
         if not self._assembler.begun:
             return
         if self._audio:
@@ -412,13 +361,12 @@ class ChatWire:
             self._assembler.emit(AudioDone())
         reasons = (_REASONS.get(finish) for finish in self._finishes.values())
         if "error" in self._finishes.values():
-            self._fail({"error": {"message": "the provider finished with an error", "code": "error"}})
+            self._fail(StreamError(message="the provider finished with an error", code="error"))
             return
         self._assembler.end(next(filter(None, reasons), None), usage=self._usage)
 
-    def _fail(self, error: Mapping[str, Any]) -> None:
-        self._over = True
-        self._assembler.fail(StreamError.from_wire(error), usage=self._usage)
+    def _usage_so_far(self) -> Usage | None:
+        return self._usage
 
 
 # --- parts of chunks -------------------------------------------------------------------------------------------------

@@ -15,10 +15,9 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
-from eventflow.errors import DecodeError, LimitExceeded, excerpt
+from eventflow.errors import LimitExceeded
 from eventflow.events import (
     CodeInterpreterCall,
-    Event,
     FunctionCall,
     ImageGenerationCall,
     InputTokensDetails,
@@ -30,11 +29,11 @@ from eventflow.events import (
     Usage,
     encode_json,
 )
-from eventflow.events._decode import STRICT_ERRORS, check_depth
+from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
-from eventflow.wires.assembly import Assembler
+from eventflow.wires.translation import TranslatingWire
 
 __all__ = ["GeminiWire"]
 
@@ -51,8 +50,6 @@ _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 _MAX_STEPS = 128  # of a path, where no limit of depth is given: what nests without end cannot be written
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']+)'\]")  # of a JSON path
 
-_read_any = msgspec.json.Decoder().decode
-
 
 class _Head(msgspec.Struct):
     candidates: list[Any] | None = None
@@ -63,22 +60,20 @@ class _Head(msgspec.Struct):
 _read_head = msgspec.json.Decoder(_Head).decode
 
 
-class GeminiWire:
-    """Chunks of one Gemini stream as events of a Responses stream."""
+class GeminiWire(TranslatingWire):
+    """Chunks of one Gemini stream as events of a Responses stream; they are few and large, there is no short way."""
 
     name: ClassVar[str] = "gemini"
+    _frame_name: ClassVar[str] = "a chunk of a Gemini stream"
 
     def __init__(self, limits: Limits) -> None:
-        self._max_depth = limits.json_depth
-        self._assembler = Assembler()
+        super().__init__(limits)
         self._usage: dict[str, Any] = {}
         self._finishes: dict[int, str] = {}  # by candidate
         self._speaking: dict[int, Hashable] = {}  # of each candidate: the item that its last piece belongs to
         self._arguments: dict[int, Any] = {}  # of each candidate: those of the call under way
-        self._kept: dict[str, Any] = {}
         self._count = 0  # of items, for keys
         self._code: dict[int, CodeInterpreterCall] = {}  # of each candidate: what was run, and whose result is to come
-        self._over = False
 
     @property
     def finished(self) -> bool:
@@ -94,32 +89,11 @@ class GeminiWire:
             return False
         return any(part is not None for part in (head.candidates, head.usageMetadata, head.promptFeedback))
 
-    def delta(self, name: str, data: bytes) -> None:
-        """Chunks are few and large: there is no short way."""
-
-    def feed(self, frame: Frame) -> list[Event]:
-        """The events that a chunk means.
-
-        Raises:
-            DecodeError: It is no JSON object.
-            LimitExceeded: It, or what it makes of a call's arguments, is nested too deep.
-        """
-        data = frame.data.strip()
-        if self._over or not data or data.startswith("[DONE]"):
-            return []
-        check_depth(data, self._max_depth)
-        try:
-            value = _read_any(data)
-        except STRICT_ERRORS:
-            value = None
-        if not isinstance(value, dict):
-            raise DecodeError(f"a chunk of a Gemini stream is no JSON object: {excerpt(data)}", frame=frame)
-        chunk = cast("dict[str, Any]", value)
+    def _hear(self, chunk: dict[str, Any], name: str) -> None:
         assembler = self._assembler
-        if chunk.get("error"):
-            self._over = True
-            assembler.fail(_error_of(chunk), usage=self._usage_so_far())
-            return assembler.take()
+        if name == "error" or chunk.get("error"):
+            self._fail(_error_of(chunk))
+            return
         if not assembler.begun:
             response_id, model = as_text(chunk.get("responseId")), as_text(chunk.get("modelVersion"))
             assembler.keep({"createTime": chunk["createTime"]} if chunk.get("createTime") else {})
@@ -131,30 +105,16 @@ class GeminiWire:
         blocked = as_mapping(chunk.get("promptFeedback")).get("blockReason")
         if blocked and not chunk.get("candidates"):
             self._finishes.setdefault(0, as_text(blocked))
-        return assembler.take()
 
-    def close(self) -> list[Event]:
-        """The body has ended: that is the end of the answer if a reason for finishing was given."""
-        if self._finishes and not self._over:
-            self._over = True
-            for index in list(self._speaking):
-                self._end_call(index)
-            for index in list(self._code):
-                self._end_code(index, None)
-            self._assembler.keep({"usage": self._usage} if self._usage else {})
-            bad = next((reason for reason in self._finishes.values() if reason not in _GOOD), None)
-            reason = None if bad is None else _REASONS.get(bad, "content_filter")
-            self._assembler.end(reason, usage=self._usage_so_far())
-        return self._assembler.take()
-
-    @staticmethod
-    def direct(name: str) -> None:
-        """No frame is an event as it stands."""
-
-    def _keep(self, extra: Mapping[str, Any]) -> None:
-        changed = {name: value for name, value in extra.items() if value is not None and self._kept.get(name) != value}
-        self._kept.update(changed)
-        self._assembler.keep(changed)
+    def _end(self) -> None:
+        for index in list(self._speaking):
+            self._end_call(index)
+        for index in list(self._code):
+            self._end_code(index, None)
+        self._assembler.keep({"usage": self._usage} if self._usage else {})
+        bad = next((reason for reason in self._finishes.values() if reason not in _GOOD), None)
+        reason = None if bad is None else _REASONS.get(bad, "content_filter")
+        self._assembler.end(reason, usage=self._usage_so_far())
 
     def _usage_so_far(self) -> Usage | None:
         """Tokens as sent: thoughts are not among the candidates' tokens here, and are added to them."""
