@@ -20,6 +20,9 @@ def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None
 class Limits:
     """Bounds of one run; reaching one ends the run with `LimitExceeded`. None switches a bound off.
 
+    What another provider sends in pieces, but events tell whole, counts by itself: signatures of reasoning and blocks
+    of unknown types against ``text``, arguments that are put together by path against ``arguments``.
+
     Attributes:
         event_bytes: Bytes of one event on the wire. 8 MiB: previews of images come in single events of megabytes.
         json_depth: Nesting of one event's JSON. 128: real events stay under 20.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wiring import Told, extras, feed, frame, listen, said
+from wiring import Told, extras, feed, frame, listen, said, unjoined
 
 from eventflow import Limits
 from eventflow.errors import DecodeError, LimitExceeded
@@ -605,6 +605,50 @@ def test_delta_when_a_frame_is_a_piece_gives_its_event() -> None:
         (delta("thinking_delta", 2, thinking="t"), ReasoningTextDelta),
     ):
         assert isinstance(wire.delta("content_block_delta", frame(piece).data.encode()), cls)
+
+
+# --- what grows ------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_when_they_come_in_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signatures, and fields of blocks of unknown types, are joined once, at the end."""
+    monkeypatch.setattr("eventflow.wires.translation._read_any", unjoined)
+    told = anthropic(
+        start(),
+        block("thinking", signature="s"),
+        *(delta("signature_delta", signature="s") for _ in range(3000)),
+        stop(),
+        block("vendor", 1, content="c", note="n", tool_use_id="x"),
+        *(delta("vendor_delta", 1, content="c", tool_use_id="x") for _ in range(3000)),
+        *(delta("vendor_delta", 1, note=note, more=more) for note, more in ((1, "a"), ("m", "b"), ("m", None))),
+        stop(1),
+        *end(),
+    )
+    thought, vendor = told.response.output
+    assert isinstance(thought, Reasoning)
+    assert thought.encrypted_content == "s" * 3001
+    assert isinstance(vendor, Untyped)
+    assert dict(vendor) == {
+        "type": "vendor", "content": "c" * 3001, "note": "mm", "tool_use_id": "x" * 3001, "more": "ab"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("opened", "piece"),
+    [
+        (block("thinking"), delta("signature_delta", signature="x" * 10)),
+        (block("vendor"), delta("vendor_delta", content="x" * 10)),
+        (block("vendor"), delta("vendor_delta", content=["x" * 6])),
+    ],
+)
+def test_blocks_when_their_pieces_are_too_many(opened: JSON, piece: JSON) -> None:
+    """They are counted as they come, for no event tells of them before they are complete."""
+    wire = AnthropicWire(Limits(text=99))
+    stream = [frame(each) for each in (start(), opened, *[piece] * 10)]
+    with pytest.raises(LimitExceeded) as caught:
+        feed(wire, stream)
+    assert (caught.value.limit, caught.value.maximum, caught.value.seen) == ("text", 99, 100)
+    assert feed(AnthropicWire(Limits(text=None)), stream)
 
 
 # --- any stream ------------------------------------------------------------------------------------------------------

@@ -379,6 +379,22 @@ def test_call_when_several_without_arguments_share_an_index() -> None:
     assert said(told.response) == [("f", "", "a"), ("g", "", "b")]
 
 
+def test_call_when_its_name_does_not_end() -> None:
+    """What it is copied at every piece counts, so that the time is bounded too."""
+    wire = ChatWire(Limits(arguments=1000))
+    with pytest.raises(LimitExceeded) as caught:
+        feed(wire, [frame(tool(name="ab"[number % 2])) for number in range(100)])
+    assert (caught.value.limit, caught.value.seen) == ("arguments", sum(range(2, 46)))
+
+
+def test_call_when_its_signature_does_not_end() -> None:
+    """It counts as the reasoning that it is of."""
+    wire = ChatWire(Limits(text=99))
+    with pytest.raises(LimitExceeded) as caught:
+        feed(wire, [frame(chunk({"reasoning_details": [{"signature": "x" * 10}]}))] * 10)
+    assert (caught.value.limit, caught.value.seen) == ("text", 100)
+
+
 def test_call_when_its_name_comes_in_pieces() -> None:
     """They are put together; one that repeats the end of it adds nothing."""
     told = chat(tool(0, "a", "get_", ""), tool(0, name="weather", arguments=""), tool(0, "a", "get_weather"), CALLS)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wiring import Told, extras, frame, listen, said
+from wiring import Told, extras, feed, frame, listen, said, unjoined
 
 from eventflow import Limits
 from eventflow.errors import DecodeError, LimitExceeded
@@ -298,6 +298,42 @@ def test_call_when_a_path_is_too_deep() -> None:
     wire.feed(frame(chunk(piece("$" + ".a" * 20, numberValue=2))))
     with pytest.raises(LimitExceeded):
         wire.feed(frame(chunk(piece("$" + ".a" * 21, numberValue=2))))
+
+
+def test_call_when_its_text_comes_in_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are joined once, at the end; what took the place of text in between, or came after it, counts alone."""
+    monkeypatch.setattr("eventflow.wires.translation._read_any", unjoined)
+    told = gemini(
+        chunk(call(willContinue=True)),
+        *(chunk(piece("$.a.b[0]", stringValue=str(number % 10))) for number in range(3000)),
+        *(chunk(piece("$.c", **value)) for value in ({"stringValue": "x"}, {"stringValue": "y"}, {"numberValue": 1})),
+        *(chunk(piece("$.d", **value)) for value in ({"numberValue": 1}, {"stringValue": "x"}, {"stringValue": "y"})),
+        *(chunk(piece("$.e", stringValue=text)) for text in "xyz"),
+        chunk(piece("$.e.f", boolValue=True)),
+        chunk(call(None)),
+        STOP,
+    )
+    expected = {"a": {"b": ["0123456789" * 300]}, "c": 1, "d": "xy", "e": {"f": True}}
+    assert json.loads(said(told.response)[0][1]) == expected
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [piece("$.a", stringValue="x" * 10)] * 10,
+        [piece(f"$.a[{number}]", numberValue=1) for number in range(100)],
+        [piece(f"$.{number:010}", numberValue=1) for number in range(10)],
+    ],
+)
+def test_call_when_its_pieces_are_too_many(pieces: list[JSON]) -> None:
+    """They are counted as they come, for no event tells of them before the call is complete."""
+    wire = GeminiWire(Limits(arguments=99))
+    wire.feed(frame(chunk(call(willContinue=True))))
+    with pytest.raises(LimitExceeded) as caught:
+        feed(wire, [frame(chunk(each)) for each in pieces])
+    assert (caught.value.limit, caught.value.maximum) == ("arguments", 99)
+    wire = GeminiWire(Limits(arguments=None))
+    wire.feed(frame(chunk(call(willContinue=True), *pieces)))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from eventflow.snapshot import TERMINAL, Snapshot
 from eventflow.sse import Frame
 from eventflow.testing import check_order
 
-__all__ = ["Told", "extras", "feed", "frame", "listen", "said"]
+__all__ = ["Told", "Unjoined", "extras", "feed", "frame", "listen", "said", "unjoined"]
 
 
 @attrs.frozen
@@ -81,3 +81,27 @@ def extras(events: Iterable[Event]) -> dict[str, Any]:
     for event in events:
         kept.update(getattr(event, "extra", None) or {})
     return kept
+
+
+class Unjoined(str):
+    """Text that cannot be added to other text: who keeps pieces and joins them at the end does not notice."""
+
+    __slots__ = ()
+
+    def __add__(self, other: object) -> str:
+        raise AssertionError("text that grows was copied for a piece")
+
+    __radd__ = __add__
+
+
+def unjoined(data: str) -> Any:
+    """Read JSON; its text is `Unjoined`."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: convert(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [convert(inner) for inner in value]
+        return Unjoined(value) if isinstance(value, str) else value
+
+    return convert(json.loads(data))

@@ -32,6 +32,7 @@ from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
+from eventflow.wires.assembly import Pieces
 from eventflow.wires.translation import TranslatingWire
 
 __all__ = ["AnthropicWire"]
@@ -256,9 +257,8 @@ class AnthropicWire(TranslatingWire):
         key = self._keys[index]
         if block.get("type") not in _ASSEMBLED:  # it is passed on as it is: its fields become whole
             for name, value in delta.items():
-                before = block.get(name)
                 if name != "type" and value is not None:
-                    block[name] = before + value if isinstance(before, str) and isinstance(value, str) else value
+                    self._grow(block, name, value)
         elif kind == "text_delta":
             self._assembler.piece(key, TextDelta, as_text(delta.get("text")))
         elif kind == "thinking_delta":
@@ -270,6 +270,17 @@ class AnthropicWire(TranslatingWire):
             self._cite(key, as_mapping(delta.get("citation")))
         else:
             self._assembler.arguments(key, as_text(delta.get("partial_json")))
+
+    def _grow(self, block: dict[str, Any], name: str, value: Any) -> None:
+        """A piece of a field: text goes on behind what is there, everything else takes its place."""
+        before = block.get(name)
+        self._assembler.count("text", len(value) if isinstance(value, str) else len(encode_json(value)))
+        if isinstance(before, str) and isinstance(value, str):
+            block[name] = Pieces(before, value)
+        elif isinstance(before, Pieces) and isinstance(value, str):
+            before.add(value)
+        else:
+            block[name] = value
 
     def _cite(self, key: Hashable, citation: dict[str, Any]) -> None:
         if citation.get("type") == "web_search_result_location":
@@ -283,7 +294,8 @@ class AnthropicWire(TranslatingWire):
     def _close_block(self, index: int, status: str = "completed") -> None:
         if index not in self._blocks:
             return
-        block, key = self._blocks.pop(index), self._keys.pop(index)
+        grown, key = self._blocks.pop(index), self._keys.pop(index)
+        block = {name: value.whole() if isinstance(value, Pieces) else value for name, value in grown.items()}
         kind, call = block.get("type"), as_text(block.get("tool_use_id"))
         if kind == "text":
             self._assembler.end_part(key)
@@ -292,7 +304,7 @@ class AnthropicWire(TranslatingWire):
         elif kind in ("thinking", "redacted_thinking"):
             self._assembler.close(key, status)
         elif kind == "tool_use" or kind in _CALLS:
-            if status == "completed" and not self._assembler.arguments_of(key):  # it has none, or was sent whole
+            if status == "completed" and not self._assembler.has_arguments(key):  # it has none, or was sent whole
                 self._assembler.arguments(key, encode_json(block.get("input") or {}).decode())
             called = as_text(block.get("id"))
             if kind in _CALLS and status == "completed" and called and called not in self._waiting:

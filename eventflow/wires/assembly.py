@@ -8,8 +8,9 @@ whole response, so that what comes out is in the order of `eventflow.testing.ORD
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from eventflow.errors import LimitExceeded
 from eventflow.events import (
     Annotation,
     ContentPartAdded,
@@ -56,8 +57,9 @@ from eventflow.events import (
     Untyped,
     Usage,
 )
+from eventflow.limits import Limits
 
-__all__ = ["Assembler"]
+__all__ = ["Assembler", "Pieces"]
 
 _BATCH = 1024  # pieces of a text that are joined at once: few strings, and no quadratic time
 
@@ -92,20 +94,13 @@ _ARGUMENTS: dict[Any, Any] = {
 }
 
 
-class _Text:
-    """A text that comes in pieces.
+class Pieces:
+    """A text that comes in pieces: kept as they are, for to join them one by one takes quadratic time."""
 
-    Attributes:
-        cls: The class of its pieces' events.
-        place: Where it is: the fields that all its events share.
-    """
+    __slots__ = ("_joined", "_pieces")
 
-    __slots__ = ("_joined", "_pieces", "cls", "place")
-
-    def __init__(self, cls: Any, place: dict[str, Any]) -> None:
-        self.cls = cls
-        self.place = place
-        self._pieces: list[str] = []
+    def __init__(self, *pieces: str) -> None:
+        self._pieces = [*pieces]
         self._joined: list[str] = []
 
     def add(self, piece: str) -> None:
@@ -115,9 +110,28 @@ class _Text:
             self._joined.append("".join(self._pieces))
             self._pieces.clear()
 
+    def __bool__(self) -> bool:
+        return bool(self._pieces or self._joined)
+
     def whole(self) -> str:
         """All of it."""
         return "".join([*self._joined, *self._pieces])
+
+
+class _Text(Pieces):
+    """A text that events bring.
+
+    Attributes:
+        cls: The class of its pieces' events.
+        place: Where it is: the fields that all its events share.
+    """
+
+    __slots__ = ("cls", "place")
+
+    def __init__(self, cls: Any, place: dict[str, Any]) -> None:
+        super().__init__()
+        self.cls = cls
+        self.place = place
 
 
 class _Part(_Text):
@@ -133,7 +147,7 @@ class _Part(_Text):
 class _Item:
     """An open item: as it was opened, its place, the parts that are closed and the one that is open."""
 
-    __slots__ = ("arguments", "content", "index", "part", "start", "summary")
+    __slots__ = ("arguments", "content", "index", "part", "seal", "start", "summary")
 
     def __init__(self, start: Message | Reasoning | Call, index: int) -> None:
         self.start = start
@@ -141,6 +155,7 @@ class _Item:
         self.part: _Part | None = None
         self.content: list[Any] = []
         self.summary: list[Any] = []
+        self.seal: Pieces | None = None
         self.arguments = _Text(_ARGUMENTS.get(type(start)), {"item_id": start.id, "output_index": index})
 
 
@@ -155,8 +170,10 @@ class Assembler:
         ended: Whether it has come to its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.begun = self.ended = False
+        self._bounds = {"text": limits.text, "arguments": limits.arguments}
+        self._counts = {"text": 0, "arguments": 0}
         self._events: list[Event] = []
         self._number = 0
         self._items: list[OutputItem | None] = []  # those that are closed, at their places
@@ -174,6 +191,13 @@ class Assembler:
         """The provider said something that has no place in the vocabulary: it is in the ``extra`` of the next event."""
         if extra:
             self._extra = {**(self._extra or {}), **extra}
+
+    def count(self, limit: Literal["text", "arguments"], characters: int) -> None:
+        """So much came of what no event of its own brings, but one that is whole; raises `LimitExceeded`."""
+        seen = self._counts[limit] = self._counts[limit] + characters
+        maximum = self._bounds[limit]
+        if maximum is not None and seen > maximum:
+            raise LimitExceeded(limit=limit, maximum=maximum, seen=seen)
 
     # --- the response ------------------------------------------------------------------------------------------------
 
@@ -255,12 +279,14 @@ class Assembler:
         self.emit(TextAnnotationAdded(annotation=annotation, annotation_index=index, **part.place))
 
     def seal(self, key: Hashable, encrypted_content: str) -> None:
-        """What must be sent back with a piece of reasoning, unread: its signature, or itself, encrypted."""
+        """The next piece of what must be sent back with reasoning, unread: its signature, or itself, encrypted."""
         item = self._open.get(key)
         if item is None:
             item = self._open_item(key, Reasoning(id=self._id("rs"), status="in_progress"))
-        assert isinstance(item.start, Reasoning)
-        item.start = item.start.replace(encrypted_content=(item.start.encrypted_content or "") + encrypted_content)
+        self.count("text", len(encrypted_content))
+        if item.seal is None:
+            item.seal = Pieces()
+        item.seal.add(encrypted_content)
 
     def end_part(self, key: Hashable) -> None:
         """The part that is open under *key* is complete; the item goes on."""
@@ -314,9 +340,9 @@ class Assembler:
             arguments.add(delta)
             self.emit(arguments.cls(delta, **arguments.place))
 
-    def arguments_of(self, key: Hashable) -> str:
-        """The arguments of an open call, as far as they have come."""
-        return self._open[key].arguments.whole()
+    def has_arguments(self, key: Hashable) -> bool:
+        """Whether any arguments of an open call have come."""
+        return bool(self._open[key].arguments)
 
     # --- items -------------------------------------------------------------------------------------------------------
 
@@ -349,7 +375,8 @@ class Assembler:
         if isinstance(done, Message):
             done = done.replace(content=tuple(item.content))
         elif isinstance(done, Reasoning):
-            done = done.replace(content=tuple(item.content), summary=tuple(item.summary))
+            sealed = None if item.seal is None else item.seal.whole()
+            done = done.replace(content=tuple(item.content), summary=tuple(item.summary), encrypted_content=sealed)
         else:
             arguments = item.arguments.whole()
             self.emit(_DONE[item.arguments.cls](arguments, **item.arguments.place))

@@ -319,9 +319,11 @@ class ChatWire(TranslatingWire):
         elif (  # the name comes in pieces; some servers repeat it whole
             isinstance(opened, FunctionCall | CustomToolCall)
             and not opened.name.endswith(name)
-            and not self._assembler.arguments_of(key)
+            and not self._assembler.has_arguments(key)
         ):
-            self._assembler.amend(key, name=opened.name + name)
+            whole = opened.name + name
+            self._assembler.count("arguments", len(whole))  # at every piece, for every piece copies it
+            self._assembler.amend(key, name=whole)
         known = {"index", "id", "type", "function", "custom"}
         self._assembler.keep({name: value for name, value in call.items() if name not in known and value})
         self._assembler.arguments(key, arguments)
@@ -342,7 +344,7 @@ class ChatWire(TranslatingWire):
             and name
             and call_id
             and opened.call_id != call_id
-            and (opened.name != name or self._assembler.arguments_of(key))
+            and (opened.name != name or self._assembler.has_arguments(key))
         ):
             self._assembler.close(key)  # another call under the same index
         return key

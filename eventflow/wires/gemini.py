@@ -33,6 +33,7 @@ from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
+from eventflow.wires.assembly import Pieces
 from eventflow.wires.translation import TranslatingWire
 
 __all__ = ["GeminiWire"]
@@ -71,7 +72,7 @@ class GeminiWire(TranslatingWire):
         self._usage: dict[str, Any] = {}
         self._finishes: dict[int, str] = {}  # by candidate
         self._speaking: dict[int, Hashable] = {}  # of each candidate: the item that its last piece belongs to
-        self._arguments: dict[int, Any] = {}  # of each candidate: those of the call under way
+        self._arguments: dict[int, _Arguments] = {}  # of each candidate: those of the call under way
         self._count = 0  # of items, for keys
         self._code: dict[int, CodeInterpreterCall] = {}  # of each candidate: what was run, and whose result is to come
 
@@ -224,14 +225,15 @@ class GeminiWire(TranslatingWire):
             key = self._speaking[index] = (index, "call", self._count)
             made_up = f"call_{self._count}"  # Gemini gives none, or few; outputs need one to refer to
             self._assembler.call(key, FunctionCall(name=name, call_id=as_text(call.get("id")) or made_up))
-            self._arguments[index] = {}
+            self._arguments[index] = _Arguments(self._max_depth)
         if index not in self._arguments:
             self._assembler.keep({"functionCall": call} if call else {})
             return
+        arguments = self._arguments[index]
         if isinstance(call.get("args"), dict):
-            self._arguments[index] = call["args"]
+            arguments.data = call["args"]
         for piece in as_list(call.get("partialArgs")):
-            _put(self._arguments[index], as_mapping(piece), self._max_depth or _MAX_STEPS)
+            self._assembler.count("arguments", arguments.put(as_mapping(piece)))
         if not call.get("willContinue"):
             self._end_call(index)
 
@@ -239,31 +241,69 @@ class GeminiWire(TranslatingWire):
         if index in self._arguments:
             arguments = self._arguments.pop(index)
             key = self._speaking.pop(index)
-            self._assembler.arguments(key, encode_json(arguments).decode())
+            self._assembler.arguments(key, arguments.whole())
             self._assembler.close(key)
 
 
-def _put(arguments: dict[str, Any], piece: Mapping[str, Any], max_depth: int) -> None:
-    """Put a piece of an argument where its path says: text goes on behind what is there."""
-    value: Any = next((piece[name] for name in _VALUES if name in piece and name != "nullValue"), None)
-    steps = [name or quoted or int(number) for name, number, quoted in _STEP.findall(as_text(piece.get("jsonPath")))]
-    if len(steps) > max_depth:
-        raise LimitExceeded(limit="json_depth", maximum=max_depth, seen=len(steps))
-    at: Any = arguments
-    for step, after in pairwise([*steps, None]):
-        if isinstance(step, int) != isinstance(at, list) or (isinstance(step, int) and step > len(at)):
-            return  # a path that does not fit what came before
-        before: Any = (at[step] if step < len(at) else None) if isinstance(step, int) else at.get(step)
-        new: Any
-        if after is None:
-            new = before + value if isinstance(before, str) and isinstance(value, str) else value
-        else:
-            new = cast("Any", before) if isinstance(before, dict | list) else [] if isinstance(after, int) else {}
-        if isinstance(step, int) and step == len(at):
-            at.append(new)
-        else:
-            at[step] = new
-        at = new
+class _Arguments:
+    """The arguments of a call: they come whole, or in pieces that say by JSON path where they belong.
+
+    Attributes:
+        data: What has come of them.
+    """
+
+    def __init__(self, max_depth: int | None) -> None:
+        self.data: dict[str, Any] = {}
+        self._max_steps = max_depth or _MAX_STEPS
+        self._texts: list[tuple[Any, Any]] = []  # that came in several pieces: in what they are, and where there
+
+    def put(self, piece: Mapping[str, Any]) -> int:
+        """Put a piece where its path says, text behind what is there; returns how many characters it has at least.
+
+        What does not fit what came before is left out.
+
+        Raises:
+            LimitExceeded: Its path is deeper than the limit.
+        """
+        value: Any = next((piece[name] for name in _VALUES if name in piece and name != "nullValue"), None)
+        path = _STEP.findall(as_text(piece.get("jsonPath")))
+        if len(path) > self._max_steps:
+            raise LimitExceeded(limit="json_depth", maximum=self._max_steps, seen=len(path))
+        steps: list[Any] = [*(name or quoted or int(number) for name, number, quoted in path), None]
+        size, at = len(value) if isinstance(value, str) else 1, cast("Any", self.data)
+        for step, after in pairwise(steps):
+            by_number = isinstance(step, int)
+            if by_number != isinstance(at, list) or (by_number and step > len(at)):
+                break
+            before: Any = (at[step] if step < len(at) else None) if by_number else at.get(step)
+            if after is not None:
+                new = cast("Any", before if isinstance(before, dict | list) else [] if isinstance(after, int) else {})
+            else:
+                new = self._grown(at, step, before, value) if isinstance(value, str) else value
+            if by_number and step == len(at):
+                at.append(new)
+            else:
+                size += 0 if by_number or step in at else len(step)
+                at[step] = new
+            at = cast("Any", new)
+        return size
+
+    def _grown(self, at: Any, step: Any, before: Any, value: str) -> str | Pieces:
+        """What stands at a place where another piece of text has come."""
+        if isinstance(before, str):
+            self._texts.append((at, step))
+            return Pieces(before, value)
+        if isinstance(before, Pieces):
+            before.add(value)
+            return before
+        return value
+
+    def whole(self) -> str:
+        """All of them, as JSON."""
+        for at, step in self._texts:
+            if isinstance(at[step], Pieces):
+                at[step] = at[step].whole()
+        return encode_json(self.data).decode()
 
 
 def _error_of(chunk: Mapping[str, Any]) -> StreamError:

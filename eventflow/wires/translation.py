@@ -31,7 +31,7 @@ class TranslatingWire(abc.ABC):
 
     def __init__(self, limits: Limits) -> None:
         self._max_depth = limits.json_depth
-        self._assembler = Assembler()
+        self._assembler = Assembler(limits)
         self._kept: dict[str, Any] = {}  # beyond the vocabulary, as it was last said
         self._over = False
 
@@ -70,7 +70,7 @@ class TranslatingWire(abc.ABC):
 
         Raises:
             DecodeError: Its data is no JSON object, or lacks what it must have.
-            LimitExceeded: It, or what it makes of what came before, is nested too deep.
+            LimitExceeded: It is nested too deep, or what it is put together with has become too deep or too long.
         """
         data = frame.data.strip()
         if self._over or not data:
