@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -178,6 +179,67 @@ def test_seal_when_pieces_come_is_all_of_them() -> None:
     assert isinstance(done, OutputItemDone)
     assert isinstance(done.item, Reasoning)
     assert done.item.encrypted_content == "xy"
+
+
+WHOLE = [
+    "",
+    " ",
+    "{}",
+    '{"a": [1, "b"]}',
+    "7",
+    '"a"',
+    "1e999",
+    r'{"a": "\ud800"}',
+    '{"a": "\ud800"}',
+    "[" * 5000 + "]" * 5000,
+]
+WRONG = ["{'a': 1}", '{"a": 1} {', "look!", '{"a": 1,}']
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        *((text, "completed") for text in WHOLE + WRONG),
+        *((text, "incomplete") for text in ("{", '{"a', '{"a": ', '{"a": "b', '{"a": 1', '{"a": [1]', "[" * 5000, '"')),
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("start", [FunctionCall("f", "", "call_1"), McpCall("f", "", "call_1")])
+def test_call_when_its_arguments_break_off(start: Any, arguments: str, status: str) -> None:
+    """It is not whole, though the provider closes it; what a model wrote wrongly is called, to be told so."""
+    assembler = begun()
+    assembler.call("c", start)
+    assembler.arguments("c", arguments)
+    assembler.close("c")
+    done = assembler.take()[-1]
+    assert isinstance(done, OutputItemDone)
+    assert isinstance(done.item, FunctionCall | McpCall)
+    assert (done.item.arguments, done.item.status) == (arguments, status)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_call_when_its_arguments_are_cut_anywhere(value: Any) -> None:
+    """An object is whole with its last character, and not before."""
+    whole = json.dumps({"value": value})
+    for end in range(1, len(whole) + 1):
+        assembler = begun()
+        assembler.call("c", FunctionCall("f", whole[:end], "call_1"))
+        assembler.close("c")
+        done: Any = assembler.take()[-1]
+        assert done.item.status == ("completed" if end == len(whole) else "incomplete")
+
+
+def test_call_when_it_takes_any_text() -> None:
+    """A custom tool's input is no JSON, and never breaks off."""
+    assembler = begun()
+    assembler.call("c", CustomToolCall("f", "{", "call_1"))
+    assembler.close("c")
+    done: Any = assembler.take()[-1]
+    assert done.item.status == "completed"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wiring import Told, extras, feed, frame, listen, said, unjoined
 
-from eventflow import Limits
+from eventflow import Dispatcher, Limits
 from eventflow.errors import DecodeError, LimitExceeded
 from eventflow.events import (
     FunctionCall,
@@ -25,6 +25,7 @@ from eventflow.events import (
     StreamError,
     TextAnnotationAdded,
     TextDelta,
+    ToolCall,
     Untyped,
     URLCitation,
     Usage,
@@ -605,6 +606,18 @@ def test_delta_when_a_frame_is_a_piece_gives_its_event() -> None:
         (delta("thinking_delta", 2, thinking="t"), ReasoningTextDelta),
     ):
         assert isinstance(wire.delta("content_block_delta", frame(piece).data.encode()), cls)
+
+
+def test_call_when_it_is_cut_by_the_limit_of_tokens() -> None:
+    """Its block stops before the reason is told: it is incomplete all the same, and nobody is asked to run it."""
+    stream = [start(), tool(), arguments('{"city": "Par'), stop(), *end("max_tokens")]
+    told = anthropic(*stream)
+    assert [(item.arguments, item.status) for item in told.response.tool_calls] == [('{"city": "Par', "incomplete")]
+    for pieces, calls in (('{"city": "Par', []), ('{"city": "Paris"}', ['{"city": "Paris"}'])):
+        flow, asked = Dispatcher(), list[str]()
+        flow.on(ToolCall, lambda event, asked=asked: asked.append(event.arguments))
+        run = flow.run([frame(each) for each in (start(), tool(), arguments(pieces), stop(), *end("max_tokens"))])
+        assert (run.status, asked) == ("incomplete", calls)
 
 
 # --- what grows ------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from eventflow.wires.chat import ChatWire
 
 JSON = dict[str, Any]
 STOP: JSON = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+LENGTH: JSON = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
 CALLS: JSON = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
 USAGE: JSON = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 USED = Usage(3, 5, 8)
@@ -399,6 +400,14 @@ def test_call_when_its_name_comes_in_pieces() -> None:
     """They are put together; one that repeats the end of it adds nothing."""
     told = chat(tool(0, "a", "get_", ""), tool(0, name="weather", arguments=""), tool(0, "a", "get_weather"), CALLS)
     assert said(told.response) == [("get_weather", "", "a")]
+
+
+@pytest.mark.parametrize("last", [[], [text("x")], [tool(1, "b", "g", "{}")]])
+@pytest.mark.parametrize("end", ["[DONE]", CALLS, LENGTH])
+def test_call_when_it_breaks_off(last: list[JSON], end: Any) -> None:
+    """It is incomplete, whatever comes behind it and however the answer ends."""
+    told = chat(tool(0, "a", "f", '{"a'), *last, end, "[DONE]")
+    assert told.response.tool_calls[0].status == "incomplete"
 
 
 def test_call_when_it_has_no_id() -> None:

@@ -353,6 +353,14 @@ def test_call_when_something_else_comes_before_its_end(then: JSON) -> None:
     assert said(told.response)[0] == ("look", '{"a":1}', "call_1")
 
 
+@pytest.mark.parametrize(("reason", "status"), [("STOP", "completed"), ("MAX_TOKENS", "incomplete")])
+def test_call_when_the_answer_ends_before_it(reason: str, status: str) -> None:
+    """What has come is told, but is no call to be run where the answer was cut."""
+    last = {"candidates": [{"finishReason": reason}]}
+    told = gemini(chunk(call(willContinue=True)), chunk(piece("$.a", stringValue="Par")), last)
+    assert [(item.arguments, item.status) for item in told.response.tool_calls] == [('{"a":"Par"}', status)]
+
+
 def test_call_when_more_comes_of_none() -> None:
     """It is kept."""
     told = gemini(chunk(text("a")), chunk(piece("$.a", numberValue=1)), chunk(call(None)), STOP)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeAlias
 
-from eventflow.errors import LimitExceeded
+import msgspec
+
+from eventflow.errors import DecodeError, LimitExceeded
 from eventflow.events import (
     Annotation,
     ContentPartAdded,
@@ -57,9 +59,13 @@ from eventflow.events import (
     Untyped,
     Usage,
 )
+from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
+from eventflow.partial_json import PartialParser
 
 __all__ = ["Assembler", "Pieces"]
+
+_skim = msgspec.json.Decoder(msgspec.Raw).decode
 
 _BATCH = 1024  # pieces of a text that are joined at once: few strings, and no quadratic time
 
@@ -366,12 +372,16 @@ class Assembler:
         self.emit(OutputItemDone(item, output_index=index))
 
     def close(self, key: Hashable, status: str = "completed") -> None:
-        """The item under *key* is complete; nothing where none is open."""
+        """The item under *key* is complete; nothing where none is open.
+
+        A call whose arguments break off is incomplete all the same: some providers close it before they tell that the
+        answer has become too long. Nobody runs it then.
+        """
         item = self._open.pop(key, None)
         if item is None:
             return
         self._close_part(item)
-        done: Any = item.start.replace(status=status)
+        done: Any = item.start
         if isinstance(done, Message):
             done = done.replace(content=tuple(item.content))
         elif isinstance(done, Reasoning):
@@ -381,7 +391,9 @@ class Assembler:
             arguments = item.arguments.whole()
             self.emit(_DONE[item.arguments.cls](arguments, **item.arguments.place))
             done = done.replace(**{_argument_field(done): arguments})
-        self._items[item.index] = done
+            if not isinstance(done, CustomToolCall) and _breaks_off(arguments):  # theirs may be any text
+                status = "incomplete"
+        done = self._items[item.index] = done.replace(status=status)
         self.emit(OutputItemDone(done, output_index=item.index))
 
     def _close_all(self, status: str) -> None:
@@ -409,6 +421,24 @@ class Assembler:
         extra, self._extra = self._extra, None
         self._events.append(event.replace(sequence_number=self._number, **({"extra": extra} if extra else {})))
         self._number += 1
+
+
+def _breaks_off(arguments: str) -> bool:
+    """Whether this is the start of JSON, and not all of it; what a model wrote wrongly is its own affair."""
+    try:
+        _skim(arguments)
+        return False
+    except STRICT_ERRORS:  # also of what is whole: lone surrogates, and what is nested deep
+        parser = PartialParser(max_depth=None)
+    try:
+        parser.feed(arguments)
+    except DecodeError:
+        return False
+    try:
+        parser.close()
+        return False
+    except DecodeError:
+        return arguments != "" and not arguments.isspace()
 
 
 def _argument_field(call: Call) -> str:

@@ -108,13 +108,13 @@ class GeminiWire(TranslatingWire):
             self._finishes.setdefault(0, as_text(blocked))
 
     def _end(self) -> None:
+        bad = next((reason for reason in self._finishes.values() if reason not in _GOOD), None)
+        reason = None if bad is None else _REASONS.get(bad, "content_filter")
         for index in list(self._speaking):
-            self._end_call(index)
+            self._end_call(index, "incomplete" if reason else "completed")
         for index in list(self._code):
             self._end_code(index, None)
         self._assembler.keep({"usage": self._usage} if self._usage else {})
-        bad = next((reason for reason in self._finishes.values() if reason not in _GOOD), None)
-        reason = None if bad is None else _REASONS.get(bad, "content_filter")
         self._assembler.end(reason, usage=self._usage_so_far())
 
     def _usage_so_far(self) -> Usage | None:
@@ -237,12 +237,12 @@ class GeminiWire(TranslatingWire):
         if not call.get("willContinue"):
             self._end_call(index)
 
-    def _end_call(self, index: int) -> None:
+    def _end_call(self, index: int, status: str = "completed") -> None:
         if index in self._arguments:
             arguments = self._arguments.pop(index)
             key = self._speaking.pop(index)
             self._assembler.arguments(key, arguments.whole())
-            self._assembler.close(key)
+            self._assembler.close(key, status)
 
 
 class _Arguments:
