@@ -15,7 +15,7 @@ import abc
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast, overload
 
 from eventflow.dispatcher import Dispatcher, collect
 from eventflow.errors import APIStreamError, UnexpectedContentType, UsageError, excerpt
@@ -537,6 +537,8 @@ def _decoded(exchange: Exchange, body: bytes) -> Response:
 class _Base(abc.ABC, Generic[H]):
     """What both clients are: settings, and what sends their requests."""
 
+    _closes: ClassVar[str]  # what closes an HTTP client of the right kind
+
     def __init__(
         self,
         *,
@@ -553,7 +555,7 @@ class _Base(abc.ABC, Generic[H]):
         http_client: H | None = None,
     ) -> None:
         key, api_key = None if api_key is None else Secret(api_key), None
-        more, headers = Secret(dict(headers or {})), None
+        more, headers = Secret({} if headers is None else headers), None
         self._settings = Settings.of(
             api_key=key,
             base_url=base_url,
@@ -566,6 +568,12 @@ class _Base(abc.ABC, Generic[H]):
             limits=limits,
             lenient=lenient,
         )
+        missing = [name for name in ("build_request", "send", self._closes) if not hasattr(http_client, name)]
+        if http_client is not None and missing:
+            raise UsageError(
+                f"http_client takes an HTTP client with build_request, send and {self._closes}; "
+                f"{type(http_client).__name__} has no {missing[0]}"
+            )
         self._http: H = self._open() if http_client is None else http_client
 
     @abc.abstractmethod
@@ -598,6 +606,7 @@ class Client(_Base[HTTPClient]):
         http_client: What sends the requests, in place of an ``httpx.Client`` of our own; yours to close.
     """
 
+    _closes: ClassVar[str] = "close"
     _finalizer: weakref.finalize[..., Any] | None = None
 
     def _open(self) -> HTTPClient:
@@ -627,6 +636,7 @@ class Client(_Base[HTTPClient]):
 class AsyncClient(_Base[AsyncHTTPClient]):
     """`Client`, async: for one event loop, asyncio's or trio's; *http_client* is an ``httpx.AsyncClient`` then."""
 
+    _closes: ClassVar[str] = "aclose"
     _own: AsyncHTTPClient | None = None
 
     def _open(self) -> AsyncHTTPClient:

@@ -147,6 +147,9 @@ class Settings:
         own = given.reveal().get(provider.url_name)
         url = base_url if base_url is not None else provider.base_of(own) if own else provider.base_url
         parts = _address(url)
+        if api_key is not None and not (isinstance(api_key.reveal(), str) or callable(api_key.reveal())):
+            raise UsageError(f"api_key takes text, or a function that gives it, not {type(api_key.reveal()).__name__}")
+        _check_headers("headers", headers.reveal())
         if api_key is None and given.reveal().get(provider.key_name):
             api_key = Secret(given.reveal()[provider.key_name])
         if api_key is None and parts.hostname == urlsplit(provider.base_url).hostname:
@@ -157,13 +160,11 @@ class Settings:
             raise UsageError("api_key has characters that no header may have, perhaps a line end; it is not shown here")
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
             raise UsageError(f"max_retries takes an integer from 0 on, not {max_retries!r}")
-        if timeouts is not None and not isinstance(timeouts, Timeouts):
-            raise UsageError(f"timeouts takes Timeouts(...), not {timeouts!r}")
         return cls(
             base_url=parts._replace(path=parts.path.rstrip("/")).geturl(),
             key=api_key,
-            headers=headers,
-            timeouts=timeouts if timeouts is not None else Timeouts(),
+            headers=Secret(dict(headers.reveal())),
+            timeouts=_timeouts_of(timeouts, Timeouts()),
             max_retries=max_retries,
             retry_timeouts=retry_timeouts,
             follow_redirects=follow_redirects,
@@ -195,6 +196,8 @@ class Settings:
 
 def _address(url: str) -> SplitResult:
     """The parts of a base address; raises `UsageError` where it is none."""
+    if not isinstance(url, str):
+        raise UsageError(f"base_url takes text, an address such as {_OPENAI}, not {type(url).__name__}")
     with contextlib.suppress(ValueError):  # also of a port that is none
         parts = urlsplit(url)
         if "@" in parts.netloc:
@@ -202,6 +205,28 @@ def _address(url: str) -> SplitResult:
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return parts
     raise UsageError(f"base_url is {url.partition('?')[0]!r}: give an address such as {_OPENAI}")
+
+
+def _check_mapping(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise UsageError(f"{name} takes a mapping, not {type(value).__name__}")
+
+
+def _check_headers(name: str, headers: Mapping[str, str] | None) -> None:
+    """Raise `UsageError` for what are no headers; their values are not shown."""
+    _check_mapping(name, headers)
+    for header in headers or ():
+        if not isinstance(header, str):
+            raise UsageError(f"{name} takes a mapping of text to text; {header!r} is of type {type(header).__name__}")
+        if headers is not None and not isinstance(headers[header], str):
+            kind = type(headers[header]).__name__
+            raise UsageError(f"{name} takes a mapping of text to text; the value of {header!r} is of type {kind}")
+
+
+def _timeouts_of(given: Timeouts | None, otherwise: Timeouts) -> Timeouts:
+    if given is not None and not isinstance(given, Timeouts):
+        raise UsageError(f"timeouts takes Timeouts(...), not {given!r}")
+    return given if given is not None else otherwise
 
 
 def _query_value(value: object) -> str:
@@ -301,10 +326,14 @@ def create_call(
     """``POST /responses``, or what stands for it, with *parameters*; the others as of `CreateParameters`.
 
     Raises:
-        UsageError: The parameters are no JSON, or there is no schema for the format.
+        UsageError: The parameters are no JSON or of the wrong kind, or there is no schema for the format.
     """
+    _check_headers("extra_headers", extra_headers)
+    _check_mapping("extra_query", extra_query)
+    _check_mapping("extra_body", extra_body)
     asked: dict[str, object] = {name: value for name, value in parameters.items() if value is not None}
     if text_format is not None:
+        _check_mapping("text", asked.get("text"))
         text = cast("Mapping[str, object]", asked.get("text") or {})
         if "format" in text:
             raise UsageError("text_format and a text with a format of its own: give one of them")
@@ -326,7 +355,7 @@ def create_call(
         headers=_headers(headers, extra_headers, stream),
         body=_json(body),
         stream=stream,
-        timeouts=timeouts if timeouts is not None else settings.timeouts,
+        timeouts=_timeouts_of(timeouts, settings.timeouts),
         resume=resume,
         conversation=conversation,
         parsed_as=text_format,
@@ -349,25 +378,31 @@ def response_call(
     """``GET /responses/ID``, ``POST /responses/ID/cancel`` and the like.
 
     Raises:
-        UsageError: The id is none.
+        UsageError: The id is none, or what else is given is of the wrong kind.
     """
+    _check_headers("extra_headers", extra_headers)
+    _check_mapping("extra_query", extra_query)
     if settings.provider.name != "responses":
         raise UsageError(f"the {settings.provider.name} API keeps no responses: there is none to ask for by its id")
     query: dict[str, object] = {"stream": True} if stream else {}
     if starting_after is not None:
+        if isinstance(starting_after, bool) or not isinstance(starting_after, int):
+            raise UsageError(f"starting_after takes a sequence_number, an integer, not {starting_after!r}")
         query["starting_after"] = starting_after
     return Call(
         method=method,
         url=settings.url(response_path(response_id) + action, {**query, **(extra_query or {})}),
         headers=_headers({}, extra_headers, stream),
         stream=stream,
-        timeouts=timeouts if timeouts is not None else settings.timeouts,
+        timeouts=_timeouts_of(timeouts, settings.timeouts),
         resume=resume,
     )
 
 
 def response_path(response_id: str) -> str:
     """Where a response is; raises `UsageError` for an id that would lead elsewhere."""
+    if not isinstance(response_id, str):
+        raise UsageError(f"the id of a response is text, not {type(response_id).__name__}")
     if not response_id.strip("."):
         what = "is empty" if not response_id else f"cannot be {response_id!r}"
         raise UsageError(f"the id of a response {what}")

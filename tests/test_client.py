@@ -1751,6 +1751,18 @@ def test_http_client_when_it_is_a_mock(way: str, stream: bool) -> None:
     assert not http.is_closed
 
 
+@pytest.mark.parametrize(
+    ("client", "given", "missing"),
+    [(Client, 5, "build_request"), (Client, httpx.AsyncClient(), "close"), (AsyncClient, httpx.Client(), "aclose")],
+)
+def test_http_client_when_it_is_of_the_wrong_kind(client: Any, given: Any, missing: str) -> None:
+    """The error says what it lacks."""
+    kind = type(given).__name__
+    message = f"http_client takes an HTTP client with build_request, send and a?close; {kind} has no {missing}"
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        client(base_url="http://127.0.0.1:1/v1", http_client=given)
+
+
 @pytest.mark.parametrize("way", FEW)
 def test_http_client_when_it_has_settings_of_its_own(way: str) -> None:
     """Its headers, query and authorization are sent; its timeouts are not those of a stream."""

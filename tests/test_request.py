@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
@@ -540,3 +540,70 @@ def test_response_call_when_the_id_would_lead_elsewhere(response_id: str) -> Non
     """Dots are folded by HTTP clients: they are no id."""
     with pytest.raises(UsageError, match="cannot be"):
         response_call(settings(HERE), "GET", response_id)
+
+
+# --- what is of the wrong kind ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"extra_headers": 5}, "extra_headers takes a mapping, not int"),
+        ({"extra_headers": [("a", "b")]}, "extra_headers takes a mapping, not list"),
+        ({"extra_headers": {1: "b"}}, "extra_headers takes a mapping of text to text; 1 is of type int"),
+        (
+            {"extra_headers": {"a": None}},
+            "extra_headers takes a mapping of text to text; the value of 'a' is of type NoneType",
+        ),
+        ({"extra_query": "a=b"}, "extra_query takes a mapping, not str"),
+        ({"timeouts": 5}, r"timeouts takes Timeouts\(...\), not 5"),
+    ],
+)
+def test_calls_when_what_is_given_is_of_the_wrong_kind(parameters: dict[str, Any], message: str) -> None:
+    """Whatever is called: the error says what to give."""
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        create_call(settings(), stream=False, **parameters)
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        response_call(settings(), "GET", "resp_1", **parameters)
+
+
+@pytest.mark.parametrize("value", [5, "a", [("a", "b")]])
+def test_create_call_when_more_of_the_body_is_none(value: Any) -> None:
+    """The body is an object, and so is what goes into it."""
+    with pytest.raises(UsageError, match=f"extra_body takes a mapping, not {type(value).__name__}"):
+        create_call(settings(), stream=False, extra_body=value)
+    with pytest.raises(UsageError, match=f"text takes a mapping, not {type(value).__name__}"):
+        create_call(settings(), stream=False, text=value, text_format=dict)
+
+
+@pytest.mark.parametrize("value", [5, None, b"resp_1", ["resp_1"]])
+def test_response_call_when_the_id_is_no_text(value: Any) -> None:
+    """An id is text."""
+    with pytest.raises(UsageError, match=f"the id of a response is text, not {type(value).__name__}"):
+        response_call(settings(), "GET", value)
+
+
+@pytest.mark.parametrize("value", ["5", 5.0, True])
+def test_response_call_when_it_starts_after_no_number(value: Any) -> None:
+    """A sequence number is an integer."""
+    with pytest.raises(UsageError, match="starting_after takes a sequence_number, an integer, not"):
+        response_call(settings(), "GET", "resp_1", stream=True, starting_after=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"base_url": 5}, "base_url takes text, an address such as https://api.openai.com/v1, not int"),
+        ({"base_url": b"http://here"}, "base_url takes text, an address such as https://api.openai.com/v1, not bytes"),
+        ({"api_key": Secret({})}, "api_key takes text, or a function that gives it, not dict"),
+        ({"headers": Secret(cast("Any", []))}, "headers takes a mapping, not list"),
+        (
+            {"headers": Secret(cast("Any", {"a": 5}))},
+            "headers takes a mapping of text to text; the value of 'a' is of type int",
+        ),
+    ],
+)
+def test_settings_when_what_is_given_is_of_the_wrong_kind(given: dict[str, Any], message: str) -> None:
+    """The error says what to give."""
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        settings(**{"base_url": "http://here/v1", **given})
