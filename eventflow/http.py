@@ -20,6 +20,7 @@ from eventflow.sse import plausible
 __all__ = ["abody_of", "body_at_hand", "body_of", "interrupter", "is_response", "refusal_of", "shut_down", "slices"]
 
 _CHUNK = 64 * 1024  # bytes given out at once
+_GZIP = b"\x1f\x8b"  # what every member of gzip begins with
 _EXCERPT = 4096  # bytes of an error page that are read
 
 
@@ -192,8 +193,8 @@ class _Inflater:
     def __init__(self, encoding: str) -> None:
         names = [name.strip().lower() for name in encoding.split(",") if name.strip().lower() not in ("", "identity")]
         self._engine: Any = None
-        self._held = b""  # the first byte of deflate, which alone does not tell whether it has its header
-        self._deflate = False
+        self._held: bytes = b""  # a first byte that alone does not tell what it begins
+        self._gzip = False  # whether another member may come
         self._compressed = bool(names)
         if not names:
             return
@@ -202,8 +203,8 @@ class _Inflater:
                 f"the body is compressed with {encoding!r}, which is not read here; send the header "
                 "Accept-Encoding: identity with the request"
             )
-        self._deflate = names == ["deflate"]
-        if not self._deflate:
+        self._gzip = names != ["deflate"]
+        if self._gzip:
             self._engine = zlib.decompressobj(47)
 
     @property
@@ -222,21 +223,33 @@ class _Inflater:
             if len(raw) < 2:
                 return
             headed = raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0  # RFC 1950; some send none
-            self._engine = zlib.decompressobj(15 if headed else -15)
+            self._held, self._engine = b"", zlib.decompressobj(15 if headed else -15)
+        for piece in slices(raw):  # what is left of one is copied for every member in it
+            yield from self._members(piece)
+
+    def _members(self, raw: bytes) -> Iterator[bytes]:
+        """The next bytes, unpacked; a body of gzip may be several of them, one behind the other (RFC 1952)."""
         while True:
+            if self._engine.eof:
+                raw = self._held + raw
+                self._gzip = self._gzip and _GZIP.startswith(raw[:2])
+                self._held = raw[:2] if self._gzip else b""
+                if self._held != _GZIP:  # none, or not yet enough of it to be told from what some servers add
+                    return
+                self._held, self._engine = b"", zlib.decompressobj(31)
             try:
                 chunk = self._engine.decompress(raw, _CHUNK)
             except zlib.error as error:
                 raise DecodeError(f"the compressed body is corrupt: {error}") from error
             if chunk:
                 yield chunk
-            raw = self._engine.unconsumed_tail
-            if self._engine.eof or not (raw or len(chunk) == _CHUNK):  # a full piece: there may be more of it
+            raw = self._engine.unused_data if self._engine.eof else self._engine.unconsumed_tail
+            if not (raw or (len(chunk) == _CHUNK and not self._engine.eof)):  # a full piece: there may be more of it
                 return
 
     def close(self) -> None:
         """The body has ended; raises `StreamTruncated` where the compressed data is cut off."""
-        if self._compressed and (self._held if self._engine is None else not self._engine.eof):
+        if self._held or (self._engine is not None and not self._engine.eof):
             raise StreamTruncated("the compressed body was cut off before its end")
 
 

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -607,6 +608,40 @@ def test_response_when_compressed_and_cut_anywhere(data: st.DataObject) -> None:
     headers = {**SSE, "content-encoding": "gzip"}
     response = httpx.Response(200, headers=headers, stream=Body(httpx, [packed[:place], packed[place:]]).sync)
     assert Dispatcher().run(response).text == "ab"
+
+
+@given(data=st.data())
+def test_response_when_compressed_in_several_members(data: st.DataObject) -> None:
+    """A body of gzip may be several, one behind the other, and cut anywhere; what is none behind them says nothing."""
+    places = sorted(data.draw(st.lists(st.integers(0, len(BODY)), max_size=3)))
+    members = [gzipped(BODY[start:end]) for start, end in pairwise([0, *places, len(BODY)])]
+    packed = b"".join(members) + data.draw(st.sampled_from([b"", bytes(9), b"padding", b"padding" + gzipped(b"more")]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(packed)), max_size=5)))
+    chunks = [packed[start:end] for start, end in pairwise([0, *cuts, len(packed)])]
+    headers = {**SSE, "content-encoding": "gzip"}
+    for cut in (chunks, [packed[place : place + 1] for place in range(len(packed))]):
+        run = Dispatcher().run(httpx.Response(200, headers=headers, stream=Body(httpx, cut).sync))
+        assert (run.text, run.events) == ("ab", len(AB))
+
+
+@pytest.mark.parametrize("left", [1, 2, 5, 20])
+def test_response_when_its_second_member_is_cut(left: int) -> None:
+    """What it would have brought is missing, though the first one is whole."""
+    chunks = [gzipped(body(AB[:3])), gzipped(body(AB[3:]))[:left]]
+    for pieces in (chunks, [b"".join(chunks)]):
+        with pytest.raises(StreamTruncated, match="the compressed body was cut off"):
+            both(httpx, pieces, headers={**SSE, "content-encoding": "gzip"})
+
+
+def test_response_when_its_members_are_bombs() -> None:
+    """The bound is that of the body, however many members bring it, and however little each is."""
+    headers = {**SSE, "content-encoding": "gzip"}
+    bomb = gzipped(b"event: response.created\ndata: ") + gzipped(b"x" * 2**18) * 40
+    with pytest.raises(LimitExceeded, match="event_bytes") as caught:
+        both(httpx, [bomb], headers=headers, flow=Dispatcher(limits=Limits(event_bytes=2**20)))
+    assert caught.value.seen < 2**20 + 2**18
+    for run in both(httpx, [gzipped(b"") * 5000 + gzipped(BODY)], headers=headers):
+        assert run.text == "ab"
 
 
 def test_response_when_compressed_by_something_else() -> None:
