@@ -36,6 +36,7 @@ __all__ = [
     "response_call",
     "response_path",
     "sendable",
+    "shown",
     "timeout_of",
 ]
 
@@ -204,7 +205,12 @@ def _address(url: str) -> SplitResult:
             raise UsageError("base_url has a user name or password in it; give them as a header")
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return parts
-    raise UsageError(f"base_url is {url.partition('?')[0]!r}: give an address such as {_OPENAI}")
+    raise UsageError(f"base_url is {shown(url)!r}: give an address such as {_OPENAI}")
+
+
+def shown(url: str) -> str:
+    """An address without its query, which may have a key."""
+    return url.partition("?")[0]
 
 
 def _check_mapping(name: str, value: object) -> None:

@@ -30,6 +30,7 @@ LAYERS = (  # lowest first; a module imports from lower ones only. A package is 
     {"exchange", "run"},
     {"streams"},
     {"dispatcher"},
+    {"answer"},
     {"client"},
     {"agent"},
     {"testing"},
