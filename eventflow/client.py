@@ -6,8 +6,8 @@
         for text in stream.text:
             print(text, end="", flush=True)
 
-What both faces have in common stands in `request` (what is sent) and `exchange` (how, and how often); what they give
-while an answer is coming in `answer`.
+What both faces have in common stands in `request` (what is sent), `exchange` (how often) and `driving` (how); what they
+give while an answer is coming in `answer`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 from eventflow.answer import AsyncStream, Stream
 from eventflow.dispatcher import Dispatcher, collect
+from eventflow.driving import adrive, astream_source, drive, stream_source
 from eventflow.errors import APIStreamError, UnexpectedContentType, UsageError, excerpt
 from eventflow.events import Response, ResponseFailed
 from eventflow.events._decode import decode_object, decode_response
-from eventflow.exchange import Exchange, adrive, astream_source, drive, stream_source
+from eventflow.exchange import Exchange
 from eventflow.limits import Limits
 from eventflow.outcome import Outcome
 from eventflow.request import (

@@ -1,17 +1,15 @@
 """One call and its answer: sent, retried before its first event, redirected within its origin, resumed after a cut.
 
 The logic is in generators that yield what a face must do (send this, read that page, sleep so long) and are sent what
-came of it; `drive` and `adrive` are the faces. An HTTP client is taken by its shape (``build_request``, ``send``).
+came of it; the faces are in `driving`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import random
 import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from math import inf
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -22,8 +20,6 @@ from eventflow.errors import (
     ConnectionFailed,
     EventflowError,
     HTTPStatusError,
-    LimitExceeded,
-    Phase,
     StreamInterrupted,
     StreamTimeout,
     StreamTruncated,
@@ -31,18 +27,15 @@ from eventflow.errors import (
     UsageError,
 )
 from eventflow.events import Response
-from eventflow.http import abody_of, body_at_hand, body_of, interrupter, refusal_of, shut_down
+from eventflow.http import refusal_of, shut_down
 from eventflow.outcome import Position
-from eventflow.reading import Interruptible, Watchdog
-from eventflow.request import Call, Secret, Settings, head_seconds, response_path, sendable, timeout_of
+from eventflow.request import Call, Secret, Settings, response_path, sendable, timeout_of
 from eventflow.schema import parsing
-from eventflow.sources import Reopened, Source, open_source
-from eventflow.waiting import Interrupted, Waiter, shielded, sleep, waiter
+from eventflow.sources import Reopened
 
-__all__ = ["Exchange", "adrive", "astream_source", "drive", "stream_source"]
+__all__ = ["Connection", "Exchange", "Pause", "Read", "Send", "Step", "caused_by", "server_of"]
 
 E = TypeVar("E", bound=EventflowError)
-T = TypeVar("T")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds; doubled from try to try, up to a quarter less by chance
 _RETRY_AFTER = 60.0  # seconds that a server may ask to wait; whoever asks for more is told to the caller
@@ -55,7 +48,7 @@ class Send:
     """Send the request; comes to the response, its body unread, and the seconds that it took."""
 
     request: Any = attrs.field(repr=False)
-    connection: _Connection
+    connection: Connection
 
 
 @attrs.frozen
@@ -128,7 +121,7 @@ class Exchange:
             except EventflowError:
                 raise
             except Exception as error:
-                failure = _caused(StreamInterrupted(f"the answer was cut: {type(error).__name__}: {error}"), error)
+                failure = caused_by(StreamInterrupted(f"the answer was cut: {type(error).__name__}: {error}"), error)
             delay = self._delay(failure)
             if delay is None:
                 raise failure
@@ -221,8 +214,8 @@ class Exchange:
             return refusal_of(response)
         return refusal_of(response)
 
-    def _request(self, call: Call, url: str) -> tuple[Any, _Connection]:
-        connection, trouble, request = _Connection(), "", None
+    def _request(self, call: Call, url: str) -> tuple[Any, Connection]:
+        connection, trouble, request = Connection(), "", None
         key = self._settings.key.now() if self._settings.key is not None else None
         try:
             request = self._build(
@@ -238,7 +231,7 @@ class Exchange:
             trouble = type(error).__name__  # its text may show a header
         if trouble:
             raise UsageError(
-                f"the request to {_server(url)} has a header or an address that HTTP does not allow ({trouble})"
+                f"the request to {server_of(url)} has a header or an address that HTTP does not allow ({trouble})"
             )
         return request, connection
 
@@ -302,7 +295,7 @@ def _get(call: Call, url: str) -> Call:
     return attrs.evolve(call, method="GET", url=url, headers=headers, body=None)
 
 
-class _Connection:
+class Connection:
     """Notes whether a request made a connection of its own, and which: httpcore tells its ``trace`` of each step.
 
     Attributes:
@@ -331,61 +324,13 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-# --- failures --------------------------------------------------------------------------------------------------------
-
-
-def _explained(error: Exception, call: Call) -> Exception:
-    """Our error in the place of what an HTTP client raised in the place of an answer; itself where it is none of HTTP.
-
-    By the names of httpx's classes: httpx2 has classes of its own under the same names.
-    """
-    names = {cls.__name__ for cls in type(error).__mro__}
-    cause = error.__cause__
-    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"} or type(error) is ValueError:
-        # whose texts may show a header; aiohttp raises a plain ValueError
-        return UsageError(f"the request to {_server(call.url)} has a header or an address that HTTP does not allow")
-    if isinstance(error, RuntimeError) and "closed" in str(error):
-        return UsageError("the HTTP client is closed; make a new one")
-    # httpx-aiohttp (0.2) says timeout where aiohttp says that the server has disconnected
-    disconnected = _of_aiohttp(cause) and not isinstance(cause, TimeoutError)
-    if "TimeoutException" in names and not disconnected:
-        if names & {"ConnectTimeout", "PoolTimeout"}:
-            what = f"there was no connection to {_server(call.url)}"
-            return _caused(_timeout("connect", what, call.timeouts.connect, "connect"), error)
-        return _caused(head_timeout(call), error)
-    if names & {"TransportError", "OSError", "ClientError"}:
-        failure = ConnectionFailed(f"no answer came from {_server(call.url)}: {type(error).__name__}: {error}")
-        refused = names & {"ConnectError", "ProxyError"} or type(cause).__name__.startswith("ClientConnector")
-        failure.phase = "connect" if refused else "headers"
-        return failure if _of_aiohttp(cause or error) else _caused(failure, error)  # aiohttp's show the headers
-    return error
-
-
-def _of_aiohttp(error: BaseException | None) -> bool:
-    return error is not None and type(error).__module__.startswith("aiohttp")
-
-
-def _server(url: str) -> str:
+def server_of(url: str) -> str:
+    """The server that an address is of, for messages."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def head_timeout(call: Call) -> StreamTimeout:
-    """The error of an answer whose head did not come."""
-    timer, seconds = head_seconds(call.timeouts)
-    return _timeout(timer, f"no answer came from {_server(call.url)}", seconds, "headers")
-
-
-def _timeout(timer: str, what: str, seconds: float | None, phase: Phase) -> StreamTimeout:
-    within = "in time" if seconds is None else f"within {seconds:g} s"
-    error = StreamTimeout(
-        f"{what} {within}; raise Timeouts({timer}=...) if it needs more", timer=timer, seconds=seconds or 0.0
-    )
-    error.phase = phase
-    return error
-
-
-def _caused(failure: E, error: Exception) -> E:
+def caused_by(failure: E, error: Exception) -> E:
     """*failure* with *error* as its cause, without the frames of the HTTP client, whose variables hold the key."""
     failure.__cause__ = error
     link: BaseException | None = error
@@ -393,185 +338,3 @@ def _caused(failure: E, error: Exception) -> E:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return failure
-
-
-# --- the faces -------------------------------------------------------------------------------------------------------
-
-
-def drive(steps: Generator[Step, Any, T], http: Any, call: Call, pause: Callable[[float], object] = time.sleep) -> T:
-    """Do what *steps* ask for, with a sync HTTP client; *pause* sleeps, and is true when that was cut short."""
-    send: Any = steps.send
-    value: Any = None
-    try:
-        while True:
-            step: Step = send(value)
-            send, value = steps.send, None
-            try:
-                match step:
-                    case Send(request, connection):
-                        value = _send(http, request, connection, call)
-                    case Read(response, maximum, seconds):
-                        value = _read(response, maximum, seconds)
-                    case Pause(seconds):
-                        value = pause(seconds)
-            except Exception as error:
-                send, value = steps.throw, error
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-
-
-async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
-    """`drive`, async."""
-    wait = waiter()
-    send: Any = steps.send
-    value: Any = None
-    try:
-        while True:
-            step: Step = send(value)
-            send, value = steps.send, None
-            try:
-                match step:
-                    case Send(request):
-                        value = await _asend(http, request, wait, call)
-                    case Read(response, maximum, seconds):
-                        try:
-                            value = await wait.wait(_aread(response, maximum), time.monotonic() + seconds)
-                        except Interrupted:
-                            raise _slow(seconds) from None
-                        finally:
-                            await shielded(response.aclose())
-                    case Pause(seconds):
-                        await sleep(seconds)
-            except Exception as error:
-                send, value = steps.throw, error
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    finally:
-        wait.close()
-
-
-def _send(http: Any, request: Any, connection: _Connection, call: Call) -> tuple[Any, float]:
-    """Send a request: the HTTP client times each read of the head, the watchdog all of it."""
-    began = time.monotonic()
-    with _guarded(connection, head_seconds(call.timeouts)[1]) as deadline:
-        try:
-            return http.send(request, stream=True, follow_redirects=False), time.monotonic() - began
-        except Exception as error:
-            late = connection.interrupt is not None and time.monotonic() >= deadline
-            failure = head_timeout(call) if late else _explained(error, call)
-    raise failure  # not within `except`: the other would be its context, with all its frames
-
-
-async def _asend(http: Any, request: Any, wait: Waiter, call: Call) -> tuple[Any, float]:
-    began = time.monotonic()
-    try:
-        answer = http.send(request, stream=True, follow_redirects=False)
-        return await wait.wait(answer, began + (head_seconds(call.timeouts)[1] or inf)), time.monotonic() - began
-    except Interrupted:
-        failure: Exception = head_timeout(call)
-    except Exception as error:
-        failure = _explained(error, call)
-    raise failure
-
-
-def _read(response: Any, maximum: int, seconds: float) -> bytes:
-    try:
-        with _guarded(Source(interrupt=interrupter(response)), seconds) as deadline:
-            try:
-                return _joined(body_of(response, body_at_hand(response), document=True), maximum)
-            except EventflowError:
-                raise
-            except Exception:
-                if time.monotonic() >= deadline:
-                    raise _slow(seconds) from None
-                raise
-    finally:
-        response.close()
-
-
-@contextlib.contextmanager
-def _guarded(what: Interruptible, seconds: float | None) -> Generator[float]:
-    """A watchdog over *what* for so many seconds; gives the deadline."""
-    deadline = inf if seconds is None else time.monotonic() + seconds
-    dog = Watchdog(what, time.monotonic)
-    dog.deadline = deadline
-    dog.wake()
-    try:
-        yield deadline
-    finally:
-        dog.stop()
-
-
-async def _aread(response: Any, maximum: int) -> bytes:
-    body = bytearray()
-    async with contextlib.aclosing(abody_of(response, body_at_hand(response), document=True)) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            _check_size(len(body), maximum)
-    return bytes(body)
-
-
-def _joined(chunks: Iterable[bytes], maximum: int) -> bytes:
-    body = bytearray()
-    for chunk in chunks:
-        body += chunk
-        _check_size(len(body), maximum)
-    return bytes(body)
-
-
-def _check_size(size: int, maximum: int) -> None:
-    if size > maximum:
-        raise LimitExceeded(limit="event_bytes", maximum=maximum, seen=size)
-
-
-def _slow(seconds: float) -> StreamTimeout:
-    return StreamTimeout(
-        f"the body of the answer did not come within {seconds:g} s; raise Timeouts(idle=...) if it needs more",
-        timer="idle",
-        seconds=seconds,
-    )
-
-
-# --- streams as sources ----------------------------------------------------------------------------------------------
-
-
-def stream_source(exchange: Exchange, http: Any) -> Source:
-    """The source of a stream whose answer has come; it opens itself again where the exchange can."""
-    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
-
-    def take() -> None:
-        answer = open_source(exchange.response)
-        made.items, made.close, made.blocking, made.drain = answer.items, answer.close, answer.blocking, answer.drain
-        made.interrupt, made.request_id, made.waited = answer.interrupt, answer.request_id, exchange.waited
-
-    def reopen(position: Position, error: Exception | None, pause: Callable[[float], object]) -> Reopened:
-        made.close()
-        how = drive(exchange.again(position, error), http, exchange.call, pause)
-        if how != "no":
-            take()
-        return how
-
-    take()
-    made.reopen = reopen
-    return made
-
-
-def astream_source(exchange: Exchange, http: Any) -> Source:
-    """`stream_source`, async."""
-    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
-
-    def take() -> None:
-        answer = open_source(exchange.response)
-        made.aitems, made.aclose, made.drain = answer.aitems, answer.aclose, answer.drain
-        made.request_id, made.waited = answer.request_id, exchange.waited
-
-    async def reopen(position: Position, error: Exception | None) -> Reopened:
-        await made.aclose()
-        how = await adrive(exchange.again(position, error), http, exchange.call)
-        if how != "no":
-            take()
-        return how
-
-    take()
-    made.areopen = reopen
-    return made

@@ -1453,7 +1453,7 @@ def test_pauses_when_tries_fail_on_and_on(monkeypatch: pytest.MonkeyPatch) -> No
                 await face.create()
 
     monkeypatch.undo()
-    monkeypatch.setattr("eventflow.exchange.sleep", note)
+    monkeypatch.setattr("eventflow.driving.sleep", note)
     with Server(status(503)) as server:
         play("asyncio", server, scenario, max_retries=7)
     assert len(pauses) == 14

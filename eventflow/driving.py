@@ -1,0 +1,257 @@
+"""The faces of an exchange: its steps done with an HTTP client, sync and async, and its answer as a source.
+
+An HTTP client is taken by its shape (``build_request``, ``send``), and what it raises is told by the names of its
+errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterable
+from math import inf
+from typing import Any, TypeVar
+
+from eventflow.errors import ConnectionFailed, EventflowError, LimitExceeded, Phase, StreamTimeout, UsageError
+from eventflow.exchange import Connection, Exchange, Pause, Read, Send, Step, caused_by, server_of
+from eventflow.http import abody_of, body_at_hand, body_of, interrupter
+from eventflow.outcome import Position
+from eventflow.reading import Interruptible, Watchdog
+from eventflow.request import Call, head_seconds
+from eventflow.sources import Reopened, Source, open_source
+from eventflow.waiting import Interrupted, Waiter, shielded, sleep, waiter
+
+__all__ = ["adrive", "astream_source", "drive", "stream_source"]
+
+T = TypeVar("T")
+
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+
+
+def drive(steps: Generator[Step, Any, T], http: Any, call: Call, pause: Callable[[float], object] = time.sleep) -> T:
+    """Do what *steps* ask for, with a sync HTTP client; *pause* sleeps, and is true when that was cut short."""
+    send: Any = steps.send
+    value: Any = None
+    try:
+        while True:
+            step: Step = send(value)
+            send, value = steps.send, None
+            try:
+                match step:
+                    case Send(request, connection):
+                        value = _send(http, request, connection, call)
+                    case Read(response, maximum, seconds):
+                        value = _read(response, maximum, seconds)
+                    case Pause(seconds):
+                        value = pause(seconds)
+            except Exception as error:
+                send, value = steps.throw, error
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
+    """`drive`, async."""
+    wait = waiter()
+    send: Any = steps.send
+    value: Any = None
+    try:
+        while True:
+            step: Step = send(value)
+            send, value = steps.send, None
+            try:
+                match step:
+                    case Send(request):
+                        value = await _asend(http, request, wait, call)
+                    case Read(response, maximum, seconds):
+                        try:
+                            value = await wait.wait(_aread(response, maximum), time.monotonic() + seconds)
+                        except Interrupted:
+                            raise _slow(seconds) from None
+                        finally:
+                            await shielded(response.aclose())
+                    case Pause(seconds):
+                        await sleep(seconds)
+            except Exception as error:
+                send, value = steps.throw, error
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    finally:
+        wait.close()
+
+
+def _send(http: Any, request: Any, connection: Connection, call: Call) -> tuple[Any, float]:
+    """Send a request: the HTTP client times each read of the head, the watchdog all of it."""
+    began = time.monotonic()
+    with _guarded(connection, head_seconds(call.timeouts)[1]) as deadline:
+        try:
+            return http.send(request, stream=True, follow_redirects=False), time.monotonic() - began
+        except Exception as error:
+            late = connection.interrupt is not None and time.monotonic() >= deadline
+            failure = _head_timeout(call) if late else _explained(error, call)
+    raise failure  # not within `except`: the other would be its context, with all its frames
+
+
+async def _asend(http: Any, request: Any, wait: Waiter, call: Call) -> tuple[Any, float]:
+    began = time.monotonic()
+    try:
+        answer = http.send(request, stream=True, follow_redirects=False)
+        return await wait.wait(answer, began + (head_seconds(call.timeouts)[1] or inf)), time.monotonic() - began
+    except Interrupted:
+        failure: Exception = _head_timeout(call)
+    except Exception as error:
+        failure = _explained(error, call)
+    raise failure
+
+
+def _read(response: Any, maximum: int, seconds: float) -> bytes:
+    try:
+        with _guarded(Source(interrupt=interrupter(response)), seconds) as deadline:
+            try:
+                return _joined(body_of(response, body_at_hand(response), document=True), maximum)
+            except EventflowError:
+                raise
+            except Exception:
+                if time.monotonic() >= deadline:
+                    raise _slow(seconds) from None
+                raise
+    finally:
+        response.close()
+
+
+@contextlib.contextmanager
+def _guarded(what: Interruptible, seconds: float | None) -> Generator[float]:
+    """A watchdog over *what* for so many seconds; gives the deadline."""
+    deadline = inf if seconds is None else time.monotonic() + seconds
+    dog = Watchdog(what, time.monotonic)
+    dog.deadline = deadline
+    dog.wake()
+    try:
+        yield deadline
+    finally:
+        dog.stop()
+
+
+async def _aread(response: Any, maximum: int) -> bytes:
+    body = bytearray()
+    async with contextlib.aclosing(abody_of(response, body_at_hand(response), document=True)) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            _check_size(len(body), maximum)
+    return bytes(body)
+
+
+def _joined(chunks: Iterable[bytes], maximum: int) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        _check_size(len(body), maximum)
+    return bytes(body)
+
+
+def _check_size(size: int, maximum: int) -> None:
+    if size > maximum:
+        raise LimitExceeded(limit="event_bytes", maximum=maximum, seen=size)
+
+
+def _slow(seconds: float) -> StreamTimeout:
+    return StreamTimeout(
+        f"the body of the answer did not come within {seconds:g} s; raise Timeouts(idle=...) if it needs more",
+        timer="idle",
+        seconds=seconds,
+    )
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def _explained(error: Exception, call: Call) -> Exception:
+    """Our error in the place of what an HTTP client raised in the place of an answer; itself where it is none of HTTP.
+
+    By the names of httpx's classes: httpx2 has classes of its own under the same names.
+    """
+    names = {cls.__name__ for cls in type(error).__mro__}
+    cause = error.__cause__
+    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"} or type(error) is ValueError:
+        # whose texts may show a header; aiohttp raises a plain ValueError
+        return UsageError(f"the request to {server_of(call.url)} has a header or an address that HTTP does not allow")
+    if isinstance(error, RuntimeError) and "closed" in str(error):
+        return UsageError("the HTTP client is closed; make a new one")
+    # httpx-aiohttp (0.2) says timeout where aiohttp says that the server has disconnected
+    disconnected = _of_aiohttp(cause) and not isinstance(cause, TimeoutError)
+    if "TimeoutException" in names and not disconnected:
+        if names & {"ConnectTimeout", "PoolTimeout"}:
+            what = f"there was no connection to {server_of(call.url)}"
+            return caused_by(_timeout("connect", what, call.timeouts.connect, "connect"), error)
+        return caused_by(_head_timeout(call), error)
+    if names & {"TransportError", "OSError", "ClientError"}:
+        failure = ConnectionFailed(f"no answer came from {server_of(call.url)}: {type(error).__name__}: {error}")
+        refused = names & {"ConnectError", "ProxyError"} or type(cause).__name__.startswith("ClientConnector")
+        failure.phase = "connect" if refused else "headers"
+        return failure if _of_aiohttp(cause or error) else caused_by(failure, error)  # aiohttp's show the headers
+    return error
+
+
+def _of_aiohttp(error: BaseException | None) -> bool:
+    return error is not None and type(error).__module__.startswith("aiohttp")
+
+
+def _head_timeout(call: Call) -> StreamTimeout:
+    """The error of an answer whose head did not come."""
+    timer, seconds = head_seconds(call.timeouts)
+    return _timeout(timer, f"no answer came from {server_of(call.url)}", seconds, "headers")
+
+
+def _timeout(timer: str, what: str, seconds: float | None, phase: Phase) -> StreamTimeout:
+    within = "in time" if seconds is None else f"within {seconds:g} s"
+    error = StreamTimeout(
+        f"{what} {within}; raise Timeouts({timer}=...) if it needs more", timer=timer, seconds=seconds or 0.0
+    )
+    error.phase = phase
+    return error
+
+
+# --- streams as sources ----------------------------------------------------------------------------------------------
+
+
+def stream_source(exchange: Exchange, http: Any) -> Source:
+    """The source of a stream whose answer has come; it opens itself again where the exchange can."""
+    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
+
+    def take() -> None:
+        answer = open_source(exchange.response)
+        made.items, made.close, made.blocking, made.drain = answer.items, answer.close, answer.blocking, answer.drain
+        made.interrupt, made.request_id, made.waited = answer.interrupt, answer.request_id, exchange.waited
+
+    def reopen(position: Position, error: Exception | None, pause: Callable[[float], object]) -> Reopened:
+        made.close()
+        how = drive(exchange.again(position, error), http, exchange.call, pause)
+        if how != "no":
+            take()
+        return how
+
+    take()
+    made.reopen = reopen
+    return made
+
+
+def astream_source(exchange: Exchange, http: Any) -> Source:
+    """`stream_source`, async."""
+    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
+
+    def take() -> None:
+        answer = open_source(exchange.response)
+        made.aitems, made.aclose, made.drain = answer.aitems, answer.aclose, answer.drain
+        made.request_id, made.waited = answer.request_id, exchange.waited
+
+    async def reopen(position: Position, error: Exception | None) -> Reopened:
+        await made.aclose()
+        how = await adrive(exchange.again(position, error), http, exchange.call)
+        if how != "no":
+            take()
+        return how
+
+    take()
+    made.areopen = reopen
+    return made
