@@ -13,7 +13,7 @@ from math import inf
 from typing import Any, TypeVar
 
 from eventflow.errors import ConnectionFailed, EventflowError, LimitExceeded, Phase, StreamTimeout, UsageError
-from eventflow.exchange import Connection, Exchange, Pause, Read, Send, Step, caused_by, server_of
+from eventflow.exchange import Exchange, Pause, Read, Send, Step, caused_by, server_of
 from eventflow.http import abody_of, body_at_hand, body_of, interrupter
 from eventflow.outcome import Position
 from eventflow.reading import Interruptible, Watchdog
@@ -39,10 +39,10 @@ def drive(steps: Generator[Step, Any, T], http: Any, call: Call, pause: Callable
             send, value = steps.send, None
             try:
                 match step:
-                    case Send(request, connection):
-                        value = _send(http, request, connection, call)
-                    case Read(response, maximum, seconds):
-                        value = _read(response, maximum, seconds)
+                    case Send():
+                        value = _send(http, step, call)
+                    case Read():
+                        value = _read(step)
                     case Pause(seconds):
                         value = pause(seconds)
             except Exception as error:
@@ -62,13 +62,13 @@ async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
             send, value = steps.send, None
             try:
                 match step:
-                    case Send(request):
-                        value = await _asend(http, request, wait, call)
+                    case Send():
+                        value = await _asend(http, step, wait, call)
                     case Read(response, maximum, seconds):
                         try:
                             value = await wait.wait(_aread(response, maximum), time.monotonic() + seconds)
                         except Interrupted:
-                            raise _slow(seconds) from None
+                            raise _slow(step) from None
                         finally:
                             await shielded(response.aclose())
                     case Pause(seconds):
@@ -81,31 +81,32 @@ async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
         wait.close()
 
 
-def _send(http: Any, request: Any, connection: Connection, call: Call) -> tuple[Any, float]:
+def _send(http: Any, step: Send, call: Call) -> tuple[Any, float]:
     """Send a request: the HTTP client times each read of the head, the watchdog all of it."""
     began = time.monotonic()
-    with _guarded(connection, head_seconds(call.timeouts)[1]) as deadline:
+    with _guarded(step.connection, head_seconds(call.timeouts, step.spent)[1]) as deadline:
         try:
-            return http.send(request, stream=True, follow_redirects=False), time.monotonic() - began
+            return http.send(step.request, stream=True, follow_redirects=False), time.monotonic() - began
         except Exception as error:
-            late = connection.interrupt is not None and time.monotonic() >= deadline
-            failure = _head_timeout(call) if late else _explained(error, call)
+            late = step.connection.interrupt is not None and time.monotonic() >= deadline
+            failure = _head_timeout(call, step.spent) if late else _explained(error, call, step.spent)
     raise failure  # not within `except`: the other would be its context, with all its frames
 
 
-async def _asend(http: Any, request: Any, wait: Waiter, call: Call) -> tuple[Any, float]:
-    began = time.monotonic()
+async def _asend(http: Any, step: Send, wait: Waiter, call: Call) -> tuple[Any, float]:
+    began, seconds = time.monotonic(), head_seconds(call.timeouts, step.spent)[1]
     try:
-        answer = http.send(request, stream=True, follow_redirects=False)
-        return await wait.wait(answer, began + (head_seconds(call.timeouts)[1] or inf)), time.monotonic() - began
+        answer = http.send(step.request, stream=True, follow_redirects=False)
+        return await wait.wait(answer, inf if seconds is None else began + seconds), time.monotonic() - began
     except Interrupted:
-        failure: Exception = _head_timeout(call)
+        failure: Exception = _head_timeout(call, step.spent)
     except Exception as error:
-        failure = _explained(error, call)
+        failure = _explained(error, call, step.spent)
     raise failure
 
 
-def _read(response: Any, maximum: int, seconds: float) -> bytes:
+def _read(step: Read) -> bytes:
+    response, maximum, seconds = step.response, step.maximum, step.seconds
     try:
         with _guarded(Source(interrupt=interrupter(response)), seconds) as deadline:
             try:
@@ -114,7 +115,7 @@ def _read(response: Any, maximum: int, seconds: float) -> bytes:
                 raise
             except Exception:
                 if time.monotonic() >= deadline:
-                    raise _slow(seconds) from None
+                    raise _slow(step) from None
                 raise
     finally:
         response.close()
@@ -155,18 +156,19 @@ def _check_size(size: int, maximum: int) -> None:
         raise LimitExceeded(limit="event_bytes", maximum=maximum, seen=size)
 
 
-def _slow(seconds: float) -> StreamTimeout:
+def _slow(step: Read) -> StreamTimeout:
     return StreamTimeout(
-        f"the body of the answer did not come within {seconds:g} s; raise Timeouts(idle=...) if it needs more",
-        timer="idle",
-        seconds=seconds,
+        f"the body of the answer did not come within {step.allowed:g} s; raise Timeouts({step.timer}=...) if it needs "
+        "more",
+        timer=step.timer,
+        seconds=step.allowed,
     )
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-def _explained(error: Exception, call: Call) -> Exception:
+def _explained(error: Exception, call: Call, spent: float) -> Exception:
     """Our error in the place of what an HTTP client raised in the place of an answer; itself where it is none of HTTP.
 
     By the names of httpx's classes: httpx2 has classes of its own under the same names.
@@ -184,7 +186,7 @@ def _explained(error: Exception, call: Call) -> Exception:
         if names & {"ConnectTimeout", "PoolTimeout"}:
             what = f"there was no connection to {server_of(call.url)}"
             return caused_by(_timeout("connect", what, call.timeouts.connect, "connect"), error)
-        return caused_by(_head_timeout(call), error)
+        return caused_by(_head_timeout(call, spent), error)
     if names & {"TransportError", "OSError", "ClientError"}:
         failure = ConnectionFailed(f"no answer came from {server_of(call.url)}: {type(error).__name__}: {error}")
         refused = names & {"ConnectError", "ProxyError"} or type(cause).__name__.startswith("ClientConnector")
@@ -197,9 +199,10 @@ def _of_aiohttp(error: BaseException | None) -> bool:
     return error is not None and type(error).__module__.startswith("aiohttp")
 
 
-def _head_timeout(call: Call) -> StreamTimeout:
+def _head_timeout(call: Call, spent: float) -> StreamTimeout:
     """The error of an answer whose head did not come."""
-    timer, seconds = head_seconds(call.timeouts)
+    timer, _ = head_seconds(call.timeouts, spent)
+    seconds = getattr(call.timeouts, timer)
     return _timeout(timer, f"no answer came from {server_of(call.url)}", seconds, "headers")
 
 
@@ -223,6 +226,7 @@ def stream_source(exchange: Exchange, http: Any) -> Source:
         answer = open_source(exchange.response)
         made.items, made.close, made.blocking, made.drain = answer.items, answer.close, answer.blocking, answer.drain
         made.interrupt, made.request_id, made.waited = answer.interrupt, answer.request_id, exchange.waited
+        made.spent = exchange.spent
 
     def reopen(position: Position, error: Exception | None, pause: Callable[[float], object]) -> Reopened:
         made.close()
@@ -244,6 +248,7 @@ def astream_source(exchange: Exchange, http: Any) -> Source:
         answer = open_source(exchange.response)
         made.aitems, made.aclose, made.drain = answer.aitems, answer.aclose, answer.drain
         made.request_id, made.waited = answer.request_id, exchange.waited
+        made.spent = exchange.spent
 
     async def reopen(position: Position, error: Exception | None) -> Reopened:
         await made.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import random
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping
 from math import inf
 from typing import Any, TypeAlias, TypeVar
@@ -45,10 +46,17 @@ _PAGE, _PAGE_SECONDS = 16 * 1024, 10.0  # bytes and seconds of an error page: th
 
 @attrs.frozen
 class Send:
-    """Send the request; comes to the response, its body unread, and the seconds that it took."""
+    """Send the request; comes to the response, its body unread, and the seconds that it took.
+
+    Attributes:
+        request: The request.
+        connection: Is told of its connection.
+        spent: Seconds of ``Timeouts.total`` that earlier tries and pauses took.
+    """
 
     request: Any = attrs.field(repr=False)
     connection: Connection
+    spent: float
 
 
 @attrs.frozen
@@ -59,11 +67,15 @@ class Read:
         response: The answer.
         maximum: Bytes that the body may have.
         seconds: How long it may take.
+        timer: The field of `Timeouts` that says so.
+        allowed: Its value.
     """
 
     response: Any
     maximum: int
     seconds: float
+    timer: str
+    allowed: float
 
 
 @attrs.frozen
@@ -84,6 +96,7 @@ class Exchange:
         call: The call.
         response: The answer, or the newest where there were several.
         waited: Seconds from the request to the head of that.
+        spent: Seconds from the first try to the head of that, pauses included.
         wire: Whose frames a stream has.
         limits: What the answer may cost.
         provider: Whose answer it is.
@@ -93,7 +106,7 @@ class Exchange:
     def __init__(self, call: Call, settings: Settings, http: Any, *, is_async: bool) -> None:
         self.call = call
         self.response: Any = None
-        self.waited = 0.0
+        self.waited = self.spent = 0.0
         self.wire = settings.wire
         self.limits = settings.limits
         self.provider = settings.provider
@@ -103,6 +116,7 @@ class Exchange:
         self._is_async = is_async
         self._failures = 0  # in a row: a new event forgives them
         self._events = 0
+        self._began: float | None = time.monotonic()  # until a run counts the time
 
     def begin(self) -> Steps:
         """Come to an answer that is no error."""
@@ -110,11 +124,14 @@ class Exchange:
 
     def document(self) -> Generator[Step, Any, bytes]:
         """Come to the whole body of an answer that is no stream; retried when it is cut."""
-        idle, maximum = self.call.timeouts.idle, self.limits.event_bytes
+        idle, maximum, total = self.call.timeouts.idle or inf, self.limits.event_bytes, self.call.timeouts.total or inf
         while True:
             response = yield from self.begin()
             try:
-                body: bytes = yield Read(response, sys.maxsize if maximum is None else maximum, idle or inf)
+                left = total - self._seconds()
+                timer = ("idle", idle) if idle <= left else ("total", total)
+                size = sys.maxsize if maximum is None else maximum
+                body: bytes = yield Read(response, size, min(idle, left), *timer)
                 return body
             except StreamTruncated as error:  # what was compressed
                 failure: StreamTruncated = error
@@ -123,7 +140,7 @@ class Exchange:
             except Exception as error:
                 failure = caused_by(StreamInterrupted(f"the answer was cut: {type(error).__name__}: {error}"), error)
             delay = self._delay(failure)
-            if delay is None:
+            if delay is None or self._too_long(delay):
                 raise failure
             yield Pause(delay)
 
@@ -133,6 +150,7 @@ class Exchange:
         Before the first event the request is sent again, if the connection failed; later a stream is resumed where the
         server can do that.
         """
+        self._began = None
         timed_out = isinstance(error, StreamTimeout) and error.timer != "total" and self._settings.retry_timeouts
         if isinstance(error, EventflowError) and not timed_out:
             return "no"
@@ -184,7 +202,8 @@ class Exchange:
             response: Any = None
             headers: Any = None
             try:
-                response, self.waited = yield Send(request, connection)
+                response, self.waited = yield Send(request, connection, self._seconds())
+                self.spent = self._seconds()
             except EventflowError as error:
                 failure = error
             cut = isinstance(failure, ConnectionFailed) and failure.phase == "headers"
@@ -202,12 +221,23 @@ class Exchange:
                     url, redirects = target, redirects + 1
                     continue
             delay = self._delay(failure, headers)
-            if delay is None or (yield Pause(delay)):
+            if delay is None or self._too_long(delay) or (yield Pause(delay)):
                 raise failure
+
+    def _seconds(self) -> float:
+        """How much of the time for all of it is spent; of a stream that is under way its run knows."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def _too_long(self, delay: float) -> bool:
+        """Whether the time for all of it would be over after a pause: then the failure is told at once."""
+        total = self.call.timeouts.total
+        return total is not None and self._seconds() + delay >= total
 
     def _refusal(self, response: Any) -> Generator[Step, Any, HTTPStatusError | UnexpectedContentType]:
         try:
-            yield Read(response, _PAGE, _PAGE_SECONDS)
+            total = self.call.timeouts.total
+            seconds = _PAGE_SECONDS if total is None else min(_PAGE_SECONDS, max(0.0, total - self._seconds()))
+            yield Read(response, _PAGE, seconds, "idle", seconds)
         except HTTPStatusError as error:
             return error
         except Exception:  # its page cannot be read, or not in time: the status says enough
@@ -223,7 +253,7 @@ class Exchange:
                 url,
                 headers=call.headers,
                 content=call.body,
-                timeout=timeout_of(call.timeouts, is_async=self._is_async),
+                timeout=timeout_of(call.timeouts, self._seconds(), is_async=self._is_async),
                 extensions={"trace": connection.atrace if self._is_async else connection.trace},
             )
             self._authorize(request, key)

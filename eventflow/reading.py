@@ -44,7 +44,7 @@ class _Reading:
         self._clock = clock
         self._run_id = run_id
         timeouts = timeouts if timeouts is not None else source.timeouts
-        self._timers = Timers(timeouts, waited=source.waited) if timeouts is not None else None
+        self._timers = Timers(timeouts, waited=source.waited, spent=source.spent) if timeouts is not None else None
         self._lingers_until: float | None = None
         self._deadline = inf  # of the wait under way
         self._open = True

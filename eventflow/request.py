@@ -435,18 +435,18 @@ def _json(body: Mapping[str, object]) -> bytes:
         raise UsageError(f"the parameters of the request are no JSON: {error}") from error.with_traceback(None)
 
 
-def timeout_of(timeouts: Timeouts, *, is_async: bool) -> tuple[float | None, ...]:
+def timeout_of(timeouts: Timeouts, spent: float = 0.0, *, is_async: bool) -> tuple[float | None, ...]:
     """What an HTTP client is told: seconds to connect, to read, to write and to wait for a connection.
 
     To read is for the head, and for the sync side alone: the async one times it as a whole.
     """
-    head = None if is_async else _clocked(head_seconds(timeouts)[1])
+    head = None if is_async else _clocked(head_seconds(timeouts, spent)[1])
     return (_clocked(timeouts.connect), head, _clocked(timeouts.first_event), _clocked(timeouts.connect))
 
 
-def head_seconds(timeouts: Timeouts) -> tuple[str, float | None]:
-    """How long the head of an answer may take, and the timer that says so."""
-    first, total = timeouts.first_event, timeouts.total
+def head_seconds(timeouts: Timeouts, spent: float = 0.0) -> tuple[str, float | None]:
+    """How long the head of an answer may take where so many seconds are *spent*, and the timer that says so."""
+    first, total = timeouts.first_event, None if timeouts.total is None else max(0.0, timeouts.total - spent)
     return ("total", total) if total is not None and (first is None or total < first) else ("first_event", first)
 
 

@@ -52,6 +52,7 @@ class Source:
         drain: Whether to let the little that follows a terminal event pass, so that the connection can be used again.
         timeouts: How long to wait for it, unless the dispatcher says; None for ever.
         waited: Seconds that it was waited for before it came here.
+        spent: Seconds that all of it took, with pauses and tries that failed; None for *waited*.
         wire: Which wire its frames are of, where that is known.
         parse: Makes of a response what its request asked the text to be.
         reopen: Asked where the source ends or fails before a terminal event; told how far the run has come, what was
@@ -69,6 +70,7 @@ class Source:
     drain: bool = False
     timeouts: Timeouts | None = None
     waited: float = 0.0
+    spent: float | None = None
     wire: str | None = None
     parse: Callable[[Response], Response] | None = None
     reopen: Callable[[Position, Exception | None, Callable[[float], object]], Reopened] | None = None

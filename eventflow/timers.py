@@ -29,7 +29,7 @@ class Timeouts:
         first_event: From the request to the first event; of an answer that is no stream, to its head. 120: models
             that think say nothing for minutes.
         idle: From one event to the next. 120.
-        total: All the waiting for one stream together. None.
+        total: All the waiting for one answer together, with the tries that failed and the pauses between them. None.
     """
 
     connect: float | None = attrs.field(default=10, validator=_positive)
@@ -49,13 +49,13 @@ class Timers:
 
     __slots__ = ("_allowed", "_events", "_name", "_since", "_timeouts", "_total_left", "_waited", "deadline")
 
-    def __init__(self, timeouts: Timeouts, *, waited: float = 0.0) -> None:
-        """*waited*: seconds that have gone into this stream before its run began."""
+    def __init__(self, timeouts: Timeouts, *, waited: float = 0.0, spent: float | None = None) -> None:
+        """*waited* and *spent*: seconds that have gone into this stream before its run began, as of `anew`."""
         self._timeouts = timeouts
         self._total_left = inf if timeouts.total is None else timeouts.total
         self._since = 0.0
         self.deadline = inf
-        self.anew(0, waited)
+        self.anew(0, waited, spent)
 
     def anew(self, events: int, waited: float = 0.0, spent: float | None = None) -> None:
         """The source was opened, after so many *events*: the next one may take as long as a first one.

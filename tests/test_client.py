@@ -20,6 +20,8 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -56,6 +58,8 @@ from eventflow.errors import (
     UnexpectedContentType,
     UsageError,
 )
+from eventflow.exchange import Exchange, Pause, Read, Send
+from eventflow.request import create_call, head_seconds
 from eventflow.schema import ParsedResponse, text_format_of
 
 try:
@@ -1460,6 +1464,66 @@ def test_pauses_when_tries_fail_on_and_on(monkeypatch: pytest.MonkeyPatch) -> No
     for seconds, longest in zip(pauses, [0.5, 1, 2, 4, 8, 8, 8] * 2, strict=True):
         assert longest * 0.75 <= seconds <= longest
     assert len(set(pauses)) == 14
+
+
+@pytest.mark.parametrize("way", FEW)
+@pytest.mark.parametrize("stream", [False, True])
+def test_total_when_a_pause_would_be_longer(way: str, stream: bool) -> None:
+    """What went wrong is told at once: there would be no time left to try again."""
+    with Server(status(503, headers={"retry-after": "30"})) as server, pytest.raises(HTTPStatusError):
+        ask(way, server, stream=stream, options={"timeouts": Timeouts(total=20)})
+    assert len(server.requests) == 1
+
+
+def test_total_when_tries_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they and the pauses took is no longer there for the head, nor for the body."""
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("eventflow.exchange.time", clock)
+    client = Client(base_url="http://127.0.0.1:1/v1", timeouts=Timeouts(first_event=8, idle=5, total=10))
+    call = create_call(client._settings, stream=False, model="m", input="x")
+    exchange = Exchange(call, client._settings, client._http, is_async=False)
+    steps = exchange.document()
+    step = next(steps)
+    assert isinstance(step, Send)
+    assert (step.spent, head_seconds(call.timeouts, step.spent)) == (0.0, ("first_event", 8))
+    clock.now += 3
+    assert isinstance(steps.throw(ConnectionFailed()), Pause)
+    clock.now += 1
+    step = steps.send(None)
+    assert isinstance(step, Send)
+    assert (step.spent, head_seconds(call.timeouts, step.spent)) == (4.0, ("total", 6))
+    assert step.request.extensions["timeout"]["read"] == 6
+    clock.now += 2
+    step = steps.send((SimpleNamespace(status_code=200, headers={}, extensions={}), 2.0))
+    assert isinstance(step, Read)
+    assert (step.seconds, step.timer, step.allowed) == (4.0, "total", 10)
+    assert (exchange.waited, exchange.spent) == (2.0, 6.0)
+    client.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_total_when_a_body_does_not_come(way: str) -> None:
+    """The body of a document is waited for no longer than all of it may take."""
+
+    def begun(peer: Peer) -> None:
+        peer.head(200, {"content-type": "application/json", "content-length": "100"})
+        peer.send(b"{")
+        peer.wait()
+        peer.closes = True
+
+    with Server(begun) as server, pytest.raises(StreamTimeout, match=r"within 0.2 s; raise Timeouts\(total=") as caught:
+        ask(way, server, stream=False, options={"timeouts": Timeouts(total=0.2)})
+    assert (caught.value.timer, caught.value.seconds) == ("total", 0.2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_total_when_it_is_spent_before_the_stream(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run begins with what is left of it: here nothing, by a clock that goes on 400 s whenever it is looked at."""
+    ticks = count(0, 400)
+    monkeypatch.setattr("eventflow.exchange.time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    with Server(sse(AB)) as server, pytest.raises(StreamTimeout) as caught:
+        ask(way, server, stream=True, options={"timeouts": Timeouts(total=1000)})
+    assert (caught.value.timer, caught.value.seconds) == ("total", 1000)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -281,3 +281,11 @@ def test_total_when_the_source_is_opened_again_counts_all_of_it() -> None:
     timers.anew(1, 0, 30)
     assert timers.begin(90, 1) == 85
     assert timers.error().timer == "total"
+
+
+def test_timers_when_earlier_tries_took_longer_than_the_last() -> None:
+    """They count for all of it, but not for the first event."""
+    timers = Timers(Timeouts(first_event=10, total=20), waited=2, spent=15)
+    assert timers.begin(100.0, 0) == 105.0
+    assert timers.error().timer == "total"
+    assert Timers(Timeouts(first_event=10, total=20), waited=2).begin(100.0, 0) == 108.0
