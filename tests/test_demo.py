@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 import tomllib
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from eventflow import collect, sse
+from eventflow import Dispatcher, collect, sse
 from eventflow.cli import model_server
 from eventflow.cli.demo import PROMPT
-from eventflow.cli.recording import RECORDING, recording_server
+from eventflow.cli.recording import ANSWER, CALL, recording_server
 from eventflow.plugin import available
 
 DEADLINE = 60.0  # seconds after which a process is taken for stuck; the model takes some 5
-ANSWER = collect(RECORDING).output_text
+TEXT = collect(ANSWER).output_text
+EVENTS = [Dispatcher().run(recording).events for recording in (CALL, ANSWER)]
+CALLS = collect(CALL).tool_calls
+CONVERSATION = (
+    f"\n> {PROMPT}\n\n[turn 1] "
+    + "".join(f"\n  get_weather {' '.join(call.arguments.split())}" for call in CALLS)
+    + "\n  get_weather -> Sunny, 18 °C, light wind." * len(CALLS)
+    + f"\n[turn 2] {TEXT}\n"
+)
 
 NO_MODEL = "model_server.available = lambda: False"
 BROKEN_MODEL = """
@@ -50,9 +54,9 @@ CUT_MODEL = """
 real = recording.recording_server
 @contextlib.contextmanager
 def cut(**options):
-    short = b"\\n\\n".join(recording.RECORDING.read_bytes().split(b"\\n\\n")[:20]) + b"\\n\\n"
-    (folder := pathlib.Path(tempfile.mkdtemp())).joinpath("cut.sse").write_bytes(short)
-    with real(folder / "cut.sse", pace=0) as url:
+    short = b"\\n\\n".join(recording.ANSWER.read_bytes().split(b"\\n\\n")[:10]) + b"\\n\\n"
+    (cut := pathlib.Path(tempfile.mkdtemp()) / "cut.sse").write_bytes(short)
+    with real(recording.CALL, cut, pace=0) as url:
         yield model_server.ModelServer(url, "smollm2")
 
 model_server.available, model_server.model_server = lambda: True, cut
@@ -100,40 +104,42 @@ def play(environment: dict[str, str], *arguments: str, change: str = NO_MODEL) -
 
 def rows(stdout: str) -> dict[str, str]:
     """The closing table."""
-    found = re.findall(r"^ (\w+(?: text)?) {2,}(.+)$", stdout, re.MULTILINE)
+    found = re.findall(r"^ (\w+) {2,}(.+)$", stdout, re.MULTILINE)
     return dict(found)
 
 
-def check_log(path: Path, events: int, runs: int = 1) -> None:
-    """One JSON object a line: every event received, and how each run went."""
+def check_log(path: Path, events: list[int], calls: int, runs: int = 2) -> None:
+    """One JSON object a line: every event of both turns, received or not, and how each run went."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len({line["run"] for line in lines}) == runs
-    last = [line for line in lines if line["run"] == lines[-1]["run"]]
-    assert len([line for line in last if "event" in line]) == events
-    assert last[-1]["status"] == "completed"
+    names = list(dict.fromkeys(line["run"] for line in lines))
+    assert len(names) == runs
+    for name, count, more in zip(names[-2:], events, (1 + 2 * calls, 1), strict=True):  # a turn, calls and outputs
+        run = [line for line in lines if line["run"] == name]
+        assert len([line for line in run if "event" in line]) == count + more
+        assert run[-1]["status"] == "completed"
 
 
 # --- the recording ---------------------------------------------------------------------------------------------------
 
 
 def test_without_a_model_the_recording_is_streamed(environment: dict[str, str]) -> None:
-    """It says so, shows the question, the whole answer and a table, and the log is where the table says."""
+    """It says so, shows question, calls, outputs, the whole answer and a table, and the log is where that says."""
     done = play(environment)
     assert (done.returncode, done.stderr) == (0, "")
     first, *_ = done.stdout.splitlines()
     assert "recording" in first
     assert "cannot answer" not in done.stdout
-    assert f"\n> {PROMPT}\n{ANSWER}\n" in done.stdout
+    assert CONVERSATION in done.stdout
     table = rows(done.stdout)
-    assert table["status"] == "completed"
-    assert table["events"] == "80"
-    assert table["text"] == f"{len(ANSWER)} characters"
-    assert table["tokens"] == "42 in, 73 out"
+    assert table["outcome"] == "completed"
+    assert table["turns"] == "2"
+    assert table["tools"] == ", ".join(["get_weather: ok"] * len(CALLS))
+    assert table["events"] == " + ".join(map(str, EVENTS))
+    assert table["accumulated"] == f"{len(TEXT)} characters of text"
+    assert re.fullmatch(r"\d+ in, \d+ out", table["tokens"])
     assert table["warnings"] == "none"
-    assert re.fullmatch(r"after \d+\.\d\d s", table["first text"])
-    assert re.fullmatch(r"\d+ tokens/s", table["speed"])
     assert table["code"].endswith("demo.py")
-    check_log(Path(table["log"]), events=80)
+    check_log(Path(table["log"]), EVENTS, len(CALLS))
 
 
 def test_log_goes_where_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
@@ -141,7 +147,7 @@ def test_log_goes_where_it_is_told(environment: dict[str, str], tmp_path: Path) 
     path = tmp_path / "my.jsonl"
     done = play(environment, "--log", str(path))
     assert rows(done.stdout)["log"] == str(path)
-    check_log(path, events=80)
+    check_log(path, EVENTS, len(CALLS))
 
 
 def test_text_is_shown_as_it_comes(environment: dict[str, str]) -> None:
@@ -151,17 +157,19 @@ def test_text_is_shown_as_it_comes(environment: dict[str, str]) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         seen = b""
-        while b"The twinkling" not in seen:
+        while b"The weather" not in seen:
             assert select.select([process.stdout], [], [], DEADLINE)[0]
-            seen += os.read(process.stdout.fileno(), 4096)
-        assert b"lights." not in seen
+            read = os.read(process.stdout.fileno(), 4096)
+            assert read, seen  # it has not ended
+            seen += read
+        assert b"light wind." not in seen.partition(b"[turn 2]")[2]
         assert process.poll() is None
         interrupted = time.monotonic()
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=DEADLINE)
         assert time.monotonic() - interrupted < 2
         assert (process.returncode, errors) == (130, b"")
-        assert b"lights." not in rest
+        assert b"light wind." not in rest
     finally:
         process.kill()
         process.communicate()
@@ -186,9 +194,9 @@ def test_broken_pipe_ends_quietly(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("change", "said", "runs"),
     [
-        (BROKEN_MODEL, r"no answer came", 1),  # no run began
-        (DEAD_MODEL, r"the model server died\. This", 1),
-        (CUT_MODEL, r"before a terminal event", 2),
+        (BROKEN_MODEL, r"no answer came", 2),  # no run began
+        (DEAD_MODEL, r"the model server died\. This", 2),
+        (CUT_MODEL, r"before a terminal event", 4),
     ],
     ids=["refuses", "dies", "is-cut-off"],
 )
@@ -201,9 +209,9 @@ def test_a_model_that_fails_is_replaced_by_the_recording(
     (line,) = re.findall(r"^The model cannot answer: .*$", done.stdout, re.MULTILINE)
     assert re.search(said, line)
     assert line.endswith("This is a recording of one.")
-    assert f"{line}\n\n> {PROMPT}\n{ANSWER}\n" in done.stdout
-    assert rows(done.stdout)["status"] == "completed"
-    check_log(Path(rows(done.stdout)["log"]), events=80, runs=runs)
+    assert f"{line}\n{CONVERSATION}" in done.stdout
+    assert rows(done.stdout)["outcome"] == "completed"
+    check_log(Path(rows(done.stdout)["log"]), EVENTS, len(CALLS), runs)
 
 
 def test_missing_plugins_are_told(environment: dict[str, str]) -> None:
@@ -227,60 +235,15 @@ def test_log_that_cannot_be_written_is_one_line(environment: dict[str, str], tmp
 # --- its server ------------------------------------------------------------------------------------------------------
 
 
-def connection(base_url: str) -> http.client.HTTPConnection:
-    """To a server, without any library in between."""
-    address = urlsplit(base_url)
-    assert address.hostname == "127.0.0.1"
-    return http.client.HTTPConnection(address.hostname, address.port, timeout=10)
-
-
-def test_server_plays_the_recording_event_by_event() -> None:
-    """As a model's server sends it: a write for every event, in all the same bytes; one request after the other."""
+def test_server_plays_the_recordings_event_by_event() -> None:
+    """As a model's server sends them: a write for every event, in all the same bytes; one for each turn."""
     with recording_server(pace=0.005) as base_url, httpx.Client(trust_env=False) as client:
-        for _ in range(2):
-            with client.stream("POST", f"{base_url}/responses", json={}) as response:
+        for asked, recording in (({}, CALL), ({"input": [{"type": "function_call_output"}]}, ANSWER), ({}, CALL)):
+            with client.stream("POST", f"{base_url}/responses", json=asked) as response:
                 chunks = list(response.iter_raw())
             assert response.headers["content-type"] == "text/event-stream"
-            assert b"".join(chunks) == RECORDING.read_bytes()
-            assert len(chunks) > 40
-    assert len(list(sse.decode(chunks))) == 80
-
-
-def test_server_stops_with_its_block() -> None:
-    """Even in the middle of an answer with an hour between two events: no thread and no port is left."""
-    before = threading.active_count()
-    with recording_server(pace=3600) as base_url:
-        client = connection(base_url)
-        client.request("POST", "/v1/responses", body=b"{}")
-        response = client.getresponse()
-        assert response.status == 200
-    assert response.read() == b""
-    client.close()
-    assert threading.active_count() == before
-    with pytest.raises(ConnectionRefusedError):
-        connection(base_url).connect()
-
-
-def test_server_bears_a_client_that_leaves() -> None:
-    """It is there for the next one, and prints nothing."""
-    with recording_server(pace=0) as base_url:
-        address = urlsplit(base_url)
-        for _ in range(3):
-            with socket.create_connection(("127.0.0.1", address.port or 0), timeout=10) as raw:
-                raw.sendall(b"POST /v1/responses HTTP/1.1\r\nContent-Length: 100000\r\n\r\n")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset, not closed
-        assert collect(httpx.post(f"{base_url}/responses", json={}, trust_env=False)).output_text == ANSWER
-
-
-@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/v1/chat", 404), ("GET", "/v1/responses", 501)])
-def test_server_answers_nothing_else(method: str, path: str, status: int, capfd: pytest.CaptureFixture[str]) -> None:
-    """One path, one method; an error is an HTTP error, and not printed."""
-    with recording_server() as base_url:
-        client = connection(base_url)
-        client.request(method, path)
-        assert client.getresponse().status == status
-        client.close()
-    assert capfd.readouterr() == ("", "")
+            assert b"".join(chunks) == recording.read_bytes()
+            assert len(chunks) > len(list(sse.decode(chunks))) / 2
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -288,8 +251,8 @@ def test_server_answers_nothing_else(method: str, path: str, status: int, capfd:
 
 @pytest.mark.model
 @pytest.mark.skipif(not model_server.available(), reason="the model's wheels are not installed (see make demo)")
-def test_the_real_model_answers(environment: dict[str, str]) -> None:
-    """A real language model's answer streams through the same program; nothing is left running."""
+def test_the_real_model_calls_a_tool_and_answers(environment: dict[str, str]) -> None:
+    """A real language model's two turns stream through the same program; nothing is left running."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "eventflow", "demo"],
         capture_output=True,
@@ -301,7 +264,9 @@ def test_the_real_model_answers(environment: dict[str, str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "recording" not in done.stdout
     table: dict[str, Any] = rows(done.stdout)
-    assert table["status"] == "completed"
-    assert int(table["events"]) > 20
+    assert table["outcome"] == "completed"
+    assert table["turns"] == "2"
     assert table["warnings"] == "none"
-    check_log(Path(table["log"]), events=int(table["events"]))
+    calls = table["tools"].split(", ")
+    assert set(calls) == {"get_weather: ok"}
+    check_log(Path(table["log"]), [int(count) for count in table["events"].split(" + ")], len(calls))

@@ -18,7 +18,7 @@ from eventflow.events import Event, event_classes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECORDING = ROOT / "eventflow" / "cli" / "demo.sse"
+RECORDING = ROOT / "eventflow" / "cli" / "demo-answer.sse"
 
 
 def respond(peer: Peer) -> None:

@@ -1,64 +1,38 @@
-"""A server on loopback that plays the project's own recording of a model's answer, for where no model is."""
+"""A server on loopback that plays the project's own recordings of a model's answers, for where no model is."""
 
 from __future__ import annotations
 
-import contextlib
-import socketserver
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-__all__ = ["RECORDING", "recording_server"]
+from eventflow.testing import Reply, Request, Server
 
-RECORDING = Path(__file__).with_name("demo.sse")
-"""SmolLM2's answer to the question of `eventflow.cli.demo`, as llama.cpp sent it."""
+__all__ = ["ANSWER", "CALL", "recording_server"]
 
-_REQUEST_BYTES = 64 * 1024  # of a request's body that are read; a demo's has some 100
-_TIMEOUT = 10.0  # seconds that one read or write may take
+CALL = Path(__file__).with_name("demo-call.sse")
+"""What SmolLM2 answered to the question of `eventflow.cli.demo`, as llama.cpp sent it: calls of a tool."""
+
+ANSWER = Path(__file__).with_name("demo-answer.sse")
+"""And what it answered when it was told what the tool gave."""
 
 
 @contextmanager
-def recording_server(recording: Path = RECORDING, *, pace: float = 0.02) -> Generator[str]:
-    """Answer every POST to ``/v1/responses`` with *recording*, one request at a time, and stop with the block.
+def recording_server(*recordings: Path, pace: float = 0.02) -> Generator[str]:
+    """Answer every request with a recording, and stop with the block.
 
     Args:
-        recording: A body of server-sent events.
+        recordings: Bodies of server-sent events: for requests without a tool's output, and for those with one.
         pace: Seconds between two events.
 
     Yields:
         Where the API begins: ``http://127.0.0.1:PORT/v1``.
     """
-    blocks = [block + b"\n\n" for block in recording.read_bytes().split(b"\n\n") if block.strip()]
-    stop = threading.Event()
+    first, second = recordings or (CALL, ANSWER)
 
-    class Answer(BaseHTTPRequestHandler):
-        timeout = _TIMEOUT
+    def answer(request: Request) -> Reply:
+        body = (second if b"function_call_output" in request.body else first).read_bytes()
+        return Reply((block + b"\n\n" for block in body.split(b"\n\n") if block.strip()), pace=pace)
 
-        def do_POST(self) -> None:
-            with contextlib.suppress(OSError):  # the client has left
-                self.rfile.read(min(int(self.headers.get("content-length") or 0), _REQUEST_BYTES))
-                if self.path != "/v1/responses":
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream")
-                self.end_headers()
-                for block in blocks:
-                    if stop.wait(pace):
-                        return
-                    self.wfile.write(block)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the demo owns the terminal."""
-
-    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="recording-server")
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        finally:
-            stop.set()
-            server.shutdown()
-            thread.join()
+    with Server(answer, repeat=True) as server:
+        yield server.url
