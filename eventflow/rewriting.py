@@ -22,10 +22,13 @@ from eventflow.events import (
     CustomToolCallInputDelta,
     CustomToolCallInputDone,
     Event,
+    FunctionCall,
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
     LifecycleEvent,
     LocalShellCall,
+    McpApprovalRequest,
+    McpCall,
     McpCallArgumentsDelta,
     McpCallArgumentsDone,
     Message,
@@ -72,10 +75,14 @@ class Part:
     Attributes:
         held: Text held back, the rewriting method's own to use; starts empty.
         final: True in the last call, which brings no text: give what is still held.
+        is_json: Whether it is JSON text as the model wrote it: the arguments of a function or MCP call.
+        memory: Anything else that the rewriting method keeps of this text; starts as None.
     """
 
     held: str = ""
     final: bool = False
+    is_json: bool = False
+    memory: object = None
 
 
 Rewrite: TypeAlias = Callable[[str, Part], str]
@@ -89,7 +96,7 @@ class _Open:
 
     def __init__(self, last: Any) -> None:
         self.last = last  # the last delta event: what a held-back rest is sent as
-        self.part = Part()
+        self.part = Part(is_json=_is_json(last))
         self.received: list[str] = []
         self.sent: list[str] = []
 
@@ -135,6 +142,15 @@ _PARTS: dict[type[object], tuple[Kind, str]] = {
     SummaryText: ("summary", "text"),
 }
 _COMMANDS: dict[type[object], str] = {ShellCall: "commands", LocalShellCall: "command"}  # a list in their action
+_JSON = (  # what carries text that is JSON
+    FunctionCall,
+    FunctionCallArgumentsDelta,
+    FunctionCallArgumentsDone,
+    McpApprovalRequest,
+    McpCall,
+    McpCallArgumentsDelta,
+    McpCallArgumentsDone,
+)
 _CONTENT = (ContentPartAdded, ContentPartDone)
 _SUMMARY = (ReasoningSummaryPartAdded, ReasoningSummaryPartDone)
 _ITEMS = (OutputItemAdded, OutputItemDone)
@@ -156,7 +172,8 @@ class Rewriter:
         self._wholes = {cls: about for cls, about in (_WHOLES | _OPENINGS).items() if about[0] in self._kinds}
         self._open: dict[Key, _Open] = {}
         self._ended: dict[Key, tuple[str, str]] = {}  # a text as its deltas brought it, and as rewritten
-        self._known: dict[tuple[str, str], str] = {}  # the same by family and text, for events that name no item
+        # The same by family, whether it is JSON, and text, for events that name no item.
+        self._known: dict[tuple[str, bool, str], str] = {}
 
     def takes(self, cls: type[Event]) -> bool:
         """Whether events of class *cls* can carry text of the families."""
@@ -187,7 +204,7 @@ class Rewriter:
         if cls in self._wholes:
             kind, field_of_index, field = self._wholes[cls]
             keys = _keys(_places(event), kind, _index(event, field_of_index))
-            given = self._whole(keys, getattr(event, field), cls in _WHOLES, before)
+            given = self._whole(keys, getattr(event, field), cls in _WHOLES, before, is_json=_is_json(event))
             return cast("Event", _with(event, field, given))
         changed: Event = event
         if cls in _CONTENT or cls in _SUMMARY:
@@ -242,7 +259,7 @@ class Rewriter:
             before.append(_unnumbered(text.last, rest))
         given = "".join(text.sent) + rest
         self._ended[key] = received, given
-        self._known[_FAMILIES[key[1]], received] = given
+        self._known[_FAMILIES[key[1]], text.part.is_json, received] = given
 
     def _flush(self, ends: Callable[[Key], bool], before: list[Event]) -> None:
         for key in [key for key in self._open if ends(key)]:
@@ -250,7 +267,9 @@ class Rewriter:
 
     # --- wholes ------------------------------------------------------------------------------------------------------
 
-    def _whole(self, keys: tuple[Key, ...], whole: str, closing: bool, before: list[Event]) -> str:
+    def _whole(
+        self, keys: tuple[Key, ...], whole: str, closing: bool, before: list[Event], *, is_json: bool = False
+    ) -> str:
         """What *whole* becomes: what its deltas became where they were its own, else a pass of its own."""
         if closing:
             for key in keys:
@@ -262,13 +281,13 @@ class Rewriter:
                 return given
         if not whole:  # left out, or not begun
             return ""
-        family = _FAMILIES[keys[0][1]]
-        known = self._known.get((family, whole))
+        about = _FAMILIES[keys[0][1]], is_json, whole
+        known = self._known.get(about)
         if known is None:
-            part = Part()
+            part = Part(is_json=is_json)
             known = self._rewrite(whole, part)
             part.final = True
-            self._known[family, whole] = known = known + self._rewrite("", part)
+            self._known[about] = known = known + self._rewrite("", part)
         return known
 
     def _part(
@@ -289,7 +308,7 @@ class Rewriter:
         elif "call" in self._kinds and type(item) in CALL_TEXTS:
             field = CALL_TEXTS[type(item)]
             whole = getattr(item, field) or ""
-            given = self._whole(_keys(places, "call", 0), whole, closing, before)
+            given = self._whole(_keys(places, "call", 0), whole, closing, before, is_json=_is_json(item))
             changed = item if given == whole else _replaced(item, field, given)
         elif "command" in self._kinds and isinstance(item, ShellCall | LocalShellCall):
             changed = self._commands(item, places, closing, before)
@@ -316,6 +335,10 @@ class Rewriter:
             for index, text in enumerate(cast("list[object]", commands))
         ]
         return item if changed == commands else item.replace(action={**action, field: changed})
+
+
+def _is_json(record: object) -> bool:
+    return isinstance(record, _JSON) or (isinstance(record, ToolCall) and record.kind != "custom")
 
 
 def _places(event: Any) -> tuple[Place, ...]:

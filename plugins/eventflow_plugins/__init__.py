@@ -9,20 +9,24 @@ from eventflow_plugins.accumulate import Accumulate
 from eventflow_plugins.log import Log
 from eventflow_plugins.operators import drop, only, tap
 from eventflow_plugins.record import Record
+from eventflow_plugins.redact import Redact
 from eventflow_plugins.replaying import replay
 from eventflow_plugins.terminal import Terminal
 from eventflow_plugins.tools import PendingCall, Slots, Tool, ToolContext, Tools, tool
+from eventflow_plugins.usage import Usage
 
 __all__ = [
     "Accumulate",
     "Log",
     "PendingCall",
     "Record",
+    "Redact",
     "Slots",
     "Terminal",
     "Tool",
     "ToolContext",
     "Tools",
+    "Usage",
     "drop",
     "only",
     "replay",

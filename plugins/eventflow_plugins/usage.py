@@ -1,0 +1,487 @@
+"""`Usage`: the tokens of a run and the pace of its events; and the same over all runs."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import operator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+from eventflow import Event, Plugin, Run, on, state
+from eventflow.errors import UsageError
+from eventflow.events import (
+    AudioDelta,
+    AudioTranscriptDelta,
+    CodeInterpreterCallCodeDelta,
+    CustomToolCallInputDelta,
+    FunctionCallArgumentsDelta,
+    LifecycleEvent,
+    McpCallArgumentsDelta,
+    ReasoningSummaryTextDelta,
+    ReasoningTextDelta,
+    RefusalDelta,
+    Response,
+    ShellCallCommandDelta,
+    TextDelta,
+)
+
+__all__ = ["Spread", "Tokens", "Totals", "Usage"]
+
+_BATCH: Final = 4096  # times of deltas kept as they are; more than these are counted by size
+_PRECISION: Final = 0.01  # of a value counted by its size: half of a bucket's width
+_BASE: Final = (1 + _PRECISION) / (1 - _PRECISION)
+_SMALLEST: Final = 1e-6  # seconds; what is shorter counts as none
+_LARGEST: Final = 1e9  # seconds: with it there are 1,729 buckets
+_UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+# What the model gives, piece by piece.
+_DELTAS: Final[Mapping[type[Event], str]] = MappingProxyType(
+    {
+        TextDelta: "text",
+        RefusalDelta: "text",
+        AudioTranscriptDelta: "text",
+        ReasoningTextDelta: "reasoning",
+        ReasoningSummaryTextDelta: "reasoning",
+        AudioDelta: "other",
+        CodeInterpreterCallCodeDelta: "other",
+        CustomToolCallInputDelta: "other",
+        FunctionCallArgumentsDelta: "other",
+        McpCallArgumentsDelta: "other",
+        ShellCallCommandDelta: "other",
+    }
+)
+
+
+@attrs.frozen
+class Tokens:
+    """Tokens as the server counted them; None is what it did not say.
+
+    Attributes:
+        input: Of the request.
+        cached: Those of them that came from a cache.
+        output: Of the answer.
+        reasoning: Those of them that the model thought.
+        total: As the server adds them up.
+    """
+
+    input: int | None = None
+    cached: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+    total: int | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            f"{value:,} {name}"
+            for name, value in attrs.asdict(self).items()
+            if value is not None and name in ("input", "output", "total")
+        ]
+        details = {"input": ("cached", self.cached), "output": ("reasoning", self.reasoning)}
+        shown = [
+            f"{part} ({about[1]:,} {about[0]})" if (about := details.get(part.split()[1])) and about[1] else part
+            for part in parts
+        ]
+        return "tokens: " + (", ".join(shown) or "not told")
+
+
+@attrs.frozen
+class Spread:
+    """How values in seconds are spread.
+
+    Attributes:
+        count: How many there are.
+        p50: Half of them are no larger; None where there is none.
+        p99: 99 of 100 are no larger.
+        max: The largest, exactly.
+    """
+
+    count: int = 0
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class _Histogram:
+    """Values in seconds: exact while they are few, by size when they are many.
+
+    A percentile is one of the values (the nearest rank) while there are at most 4,096; beyond that it is within 1 % of
+    it, and what is shorter than a microsecond counts as 0.
+    """
+
+    __slots__ = ("buckets", "count", "few", "maximum")
+
+    def __init__(self) -> None:
+        self.few: list[float] = []
+        self.buckets: Counter[int] = Counter()  # by the power of the base that is their upper end
+        self.count = 0
+        self.maximum = 0.0
+
+    def add(self, values: list[float]) -> None:
+        if not values:
+            return
+        self.count += len(values)
+        self.maximum = max(self.maximum, *values)
+        self.few += values
+        if len(self.few) > _BATCH or self.buckets:
+            self._sort_in(sorted(self.few))
+            self.few = []
+
+    def merge(self, other: _Histogram) -> None:
+        self.add(other.few)
+        if other.buckets:
+            self._sort_in(sorted(self.few))
+            self.few = []
+            self.buckets.update(other.buckets)
+            self.count += other.count - len(other.few)
+            self.maximum = max(self.maximum, other.maximum)
+
+    def copy(self) -> _Histogram:
+        copied = _Histogram()
+        copied.merge(self)
+        return copied
+
+    def spread(self) -> Spread:
+        if not self.count:
+            return Spread()
+        if not self.buckets:
+            few = sorted(self.few)
+            return Spread(self.count, few[_rank(0.5, self.count)], few[_rank(0.99, self.count)], self.maximum)
+        return Spread(self.count, self._at(_rank(0.5, self.count)), self._at(_rank(0.99, self.count)), self.maximum)
+
+    def _sort_in(self, values: list[float]) -> None:
+        """Count sorted values: one search for each bucket that they are in."""
+        place = bisect.bisect_left(values, _SMALLEST)
+        if place:
+            self.buckets[_bucket(_SMALLEST) - 1] += place
+        while place < len(values):
+            bucket = _bucket(min(values[place], _LARGEST))
+            end = max(place + 1, bisect.bisect_right(values, _BASE**bucket, place))
+            self.buckets[bucket] += end - place
+            place = end if values[place] < _LARGEST else len(values)
+
+    def _at(self, rank: int) -> float:
+        buckets = sorted(self.buckets)
+        upto = list(itertools.accumulate(self.buckets[bucket] for bucket in buckets))
+        bucket = buckets[bisect.bisect_right(upto, rank)]
+        if bucket < _bucket(_SMALLEST):
+            return 0.0
+        return min(self.maximum, 2 * _BASE**bucket / (_BASE + 1))  # the middle: as far from one end as the other
+
+
+def _bucket(value: float) -> int:
+    return math.ceil(math.log(value, _BASE))
+
+
+def _rank(part: float, count: int) -> int:
+    return math.ceil(part * count) - 1
+
+
+class Totals:
+    """What runs come to together. Any number of runs in any threads add to it; it may be read at any time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._statuses: Counter[str] = Counter()
+        self._tokens = Tokens()
+        self._deltas = 0
+        self._duration = 0.0
+        self._timed = (0, 0.0)  # tokens, and the seconds that they took
+        self._spreads = {name: _Histogram() for name in ("gaps", "event", "text", "reasoning")}
+
+    def __repr__(self) -> str:
+        return f"<Totals: {self.summary()}>"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    @property
+    def runs(self) -> int:
+        """How many runs have ended."""
+        return sum(self.statuses.values())
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many of them ended how: ``{"completed": 9, "truncated": 1}``."""
+        with self._lock:
+            return dict(self._statuses)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the runs whose servers told them."""
+        return self._tokens
+
+    @property
+    def deltas(self) -> int:
+        """How many deltas came."""
+        return self._deltas
+
+    @property
+    def duration(self) -> float:
+        """How long all runs took, in seconds; runs at the same time count each."""
+        return self._duration
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The speed of the answers that told both their tokens and their time."""
+        tokens, seconds = self._timed
+        return tokens / seconds if seconds else None
+
+    @property
+    def gaps(self) -> Spread:
+        """Seconds between one delta and the next of the same run."""
+        return self._spread("gaps")
+
+    @property
+    def first_event(self) -> Spread:
+        """Seconds to the first event."""
+        return self._spread("event")
+
+    @property
+    def first_text(self) -> Spread:
+        """Seconds to the first text."""
+        return self._spread("text")
+
+    @property
+    def first_reasoning(self) -> Spread:
+        """Seconds to the first reasoning."""
+        return self._spread("reasoning")
+
+    def summary(self) -> str:
+        """All of it in a line for people."""
+        statuses = self.statuses
+        how = ", ".join(f"{count:,} {status}" for status, count in sorted(statuses.items()))
+        first = self.first_text.p50
+        pace = _pace(self.deltas, self.tokens_per_second, self.gaps)
+        runs = f"{sum(statuses.values()):,} runs" + (f" ({how})" if how else "")
+        return "; ".join(
+            [runs, str(self.tokens), *([f"first text p50 {_seconds(first)}"] if first is not None else []), pace]
+        )
+
+    def _spread(self, name: str) -> Spread:
+        with self._lock:
+            values = self._spreads[name].copy()
+        return values.spread()
+
+    def _add(self, usage: Usage, status: str, gaps: _Histogram) -> None:
+        """A run is over."""
+        tokens, span = usage.tokens, usage.span
+        with self._lock:
+            self._statuses[status] += 1
+            self._tokens = _sum(self._tokens, tokens)
+            self._deltas += usage.deltas
+            self._duration += usage.duration or 0.0
+            if tokens.output and span:
+                self._timed = self._timed[0] + tokens.output, self._timed[1] + span
+            self._spreads["gaps"].merge(gaps)
+            firsts = {"event": usage.first_event, "text": usage.first_text, "reasoning": usage.first_reasoning}
+            for name, seconds in firsts.items():
+                if seconds is not None:
+                    self._spreads[name].add([seconds])
+
+
+class Usage(Plugin):
+    """Counts tokens and measures time: of each run, and in `totals` of all.
+
+    ::
+
+        usage = Usage()
+        flow = Dispatcher(usage)
+        run = flow.run(source)
+        print(run[Usage].tokens.output, run[Usage].first_text, run[Usage])
+        print(usage.totals.tokens, usage.totals.statuses)
+
+    Times are in seconds. What is not known is None: tokens that the server did not tell, for instance because the
+    stream was cut; the speed of an answer of one delta. It measures at its place in the pipeline: what a plugin before
+    it holds back comes late here. Whatever the number of deltas, it takes a bounded amount of memory.
+
+    Attributes:
+        clock: Seconds from whatever start; not going back.
+        began: When the request was sent, by that clock; None: when the run began.
+        totals: What all runs of this plugin come to, those of other threads included.
+    """
+
+    clock: Callable[[], float] = attrs.field(default=time.perf_counter, kw_only=True)
+    began: float | None = attrs.field(default=None, kw_only=True)
+    totals: Totals = attrs.field(factory=Totals, kw_only=True)
+    _begun: float | None = state(default=None)
+    _ended: float | None = state(default=None)
+    _status: str = state(default="running")
+    _tokens: Tokens = state(factory=Tokens)
+    _firsts: dict[str, float] = state(factory=dict[str, float])
+    _times: list[float] = state(factory=list[float])  # of deltas; the last one counted, and those after it
+    _counted: int = state(default=0)
+    _gaps: _Histogram = state(factory=_Histogram)
+
+    def __attrs_post_init__(self) -> None:
+        if not callable(self.clock):
+            raise UsageError(f"Usage(clock=...) takes a function that gives seconds, not {self.clock!r}")
+        if not isinstance(self.totals, Totals):
+            raise UsageError(f"Usage(totals=...) takes a Totals, not {self.totals!r}")
+
+    def __repr__(self) -> str:
+        return f"<Usage: {self.summary()}>"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens, once the server has told them."""
+        return self._tokens
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the run has taken, until now or its end; None before it began."""
+        if self._begun is None:
+            return None
+        return (self.clock() if self._ended is None else self._ended) - self._begun
+
+    @property
+    def first_event(self) -> float | None:
+        """Seconds to the first event of any kind."""
+        return self._firsts.get("event")
+
+    @property
+    def first_text(self) -> float | None:
+        """Seconds to the first text, be it of a refusal or spoken."""
+        return self._firsts.get("text")
+
+    @property
+    def first_reasoning(self) -> float | None:
+        """Seconds to the first reasoning, or summary of it."""
+        return self._firsts.get("reasoning")
+
+    @property
+    def deltas(self) -> int:
+        """How many deltas have come: of text, reasoning, arguments, code, speech."""
+        return self._counted + len(self._times)
+
+    @property
+    def span(self) -> float | None:
+        """Seconds from the first delta to the last; None before the second."""
+        first = self._firsts.get("delta")
+        return self._times[-1] - first if first is not None and self.deltas > 1 else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens of the answer, a second from the first delta to the last."""
+        return self.tokens.output / self.span if self.tokens.output and self.span else None
+
+    @property
+    def gaps(self) -> Spread:
+        """Seconds between one delta and the next.
+
+        Percentiles are exact up to 4,096 gaps; beyond, they are within 1 %, and gaps under a microsecond count as 0.
+        """
+        return self._all_gaps().spread()
+
+    def summary(self) -> str:
+        """All of it in a line for people."""
+        duration = self.duration
+        parts = [self._status if duration is None else f"{self._status} in {_seconds(duration)}", str(self.tokens)]
+        for name, seconds in (
+            ("event", self.first_event),
+            ("reasoning", self.first_reasoning),
+            ("text", self.first_text),
+        ):
+            if seconds is not None:
+                parts.append(f"first {name} {_seconds(seconds)}")
+        return "; ".join([*parts, _pace(self.deltas, self.tokens_per_second, self.gaps)])
+
+    # --- hearing -----------------------------------------------------------------------------------------------------
+
+    def start(self, run: Run) -> None:
+        """The time begins."""
+        self._begun = self.clock() if self.began is None else self.began
+
+    def stop(self, run: Run) -> None:
+        """The time ends; the totals learn of it."""
+        self._ended = self.clock()
+        self._status = run.status
+        self.totals._add(self, run.status, self._all_gaps())
+
+    @on("*")
+    def _hear(self, event: Event) -> None:
+        kind = _DELTAS.get(type(event))
+        if kind is None:
+            self._other(event)
+            return
+        times = self._times
+        times.append(self.clock())
+        if kind not in self._firsts:
+            self._first(event, kind, times[-1])
+        if len(times) > _BATCH:
+            self._count()
+
+    def _first(self, event: Event, kind: str, now: float) -> None:
+        since = now - (self._begun or 0.0)
+        self._firsts.setdefault("event", since)
+        self._firsts.setdefault("delta", now)
+        if getattr(event, "delta"):  # noqa: B009  # of every class in the table; some servers begin with an empty one
+            self._firsts[kind] = since
+
+    def _other(self, event: Event) -> None:
+        if "event" not in self._firsts:
+            self._firsts["event"] = self.clock() - (self._begun or 0.0)
+        if isinstance(event, LifecycleEvent):
+            response: Response = getattr(event, "response")  # noqa: B009  # a field of every subclass
+            if response.usage is not None:
+                self._tokens = _tokens(response)
+
+    def _count(self) -> None:
+        """Turn the times that have come into gaps, but for the last."""
+        self._gaps.add(_differences(self._times))
+        self._counted += len(self._times) - 1
+        del self._times[:-1]
+
+    def _all_gaps(self) -> _Histogram:
+        gaps = self._gaps.copy()
+        gaps.add(_differences(self._times))
+        return gaps
+
+
+def _differences(times: list[float]) -> list[float]:
+    return list(map(operator.sub, times[1:], times))
+
+
+def _tokens(response: Response) -> Tokens:
+    usage = response.usage
+    if usage is None:
+        return Tokens()
+    given, made = usage.input_tokens_details, usage.output_tokens_details
+    return Tokens(
+        usage.input_tokens,
+        None if given is None else given.cached_tokens,
+        usage.output_tokens,
+        None if made is None else made.reasoning_tokens,
+        usage.total_tokens,
+    )
+
+
+def _sum(one: Tokens, other: Tokens) -> Tokens:
+    pairs = zip(attrs.astuple(one), attrs.astuple(other), strict=True)
+    return Tokens(*(mine if yours is None else (mine or 0) + yours for mine, yours in pairs))
+
+
+def _seconds(value: float) -> str:
+    scale, unit = next(((scale, unit) for scale, unit in _UNITS if value >= scale), _UNITS[-1])
+    return f"{value / scale:.3g} {unit}"
+
+
+def _pace(deltas: int, speed: float | None, gaps: Spread) -> str:
+    said = [f"{deltas:,} deltas"]
+    if speed is not None:
+        said.append(f"{speed:.3g} tokens/s")
+    if gaps.p50 is not None and gaps.p99 is not None and gaps.max is not None:
+        said.append(f"gaps p50 {_seconds(gaps.p50)}, p99 {_seconds(gaps.p99)}, max {_seconds(gaps.max)}")
+    return ", ".join(said)
