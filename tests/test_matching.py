@@ -162,14 +162,13 @@ def test_scan_when_a_text_is_long(pieces: list[str]) -> None:
         (r"a+b", "xaaaaaaaaab.", "x#."),  # it comes true: all of it goes
         (r"a+b", "xaaaaaax.", "x#aax."),  # it does not: what was held is gone, the rest goes on
         (r"a+", "aaaaaaaaaaaa a", "# #"),
-        (r"a{2,5}", "aaaaaaaaaaaa", "#aaaa"),  # after the fourth the rest may match, or not: it does not
-        (r"a[ab]*c|b", "aaaabbb", "#bbb"),
+        (r"a{2,5}", "aaaaaaaaaaaa", "###"),
+        (r"a[ab]*c|b", "aaaabbb", "###"),  # the first of the second kind is next to what was replaced
     ],
 )
 def test_scan_when_a_match_is_longer_than_the_limit(source: str, text: str, given: str) -> None:
     """It is replaced as far as it has come, and what follows as if it had begun there."""
     for pieces in ([text], list(text)):
-        print(scanned(compiled(source), pieces, 4))
         assert scanned(compiled(source), pieces, 4) == given
 
 
@@ -198,7 +197,6 @@ def test_scan_when_a_match_is_no_match() -> None:
         (r"(a)?b(?(1)c|d)", "a condition on a group"),
         ("a++", "a possessive repeat"),
         ("(?>a)", "an atomic group"),
-        ("a(?!)", "a part that never matches"),
         ("a(?:b?)*", "a repeat of something that may be empty"),
         ("a$", r"$ without MULTILINE, which looks at two characters; write \Z"),
         ("a(?=bc)", "a look ahead or behind at anything but one character"),
@@ -210,7 +208,7 @@ def test_patterns_when_they_cannot_be(source: str, why: str) -> None:
     with pytest.raises(UsageError) as caught:
         compiled("fine", source)
     assert why in str(caught.value)
-    assert repr(source)[:20] in str(caught.value).replace("\\\\", "\\") or "\\" in source
+    assert f"the pattern {repr(source)[:100]}" in str(caught.value)
 
 
 # --- bounds ----------------------------------------------------------------------------------------------------------

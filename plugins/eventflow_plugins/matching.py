@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from eventflow.errors import UsageError, excerpt
+from eventflow.errors import UsageError
 
 __all__ = ["Pattern", "Patterns", "Scan"]
 
@@ -105,7 +105,7 @@ class _Automaton:
         self.check = pattern.check
         self._states: dict[tuple[tuple[int, ...], tuple[bool, ...], bool], _State] = {}
         self._kept = 0
-        self._name = f"the pattern {excerpt(repr(pattern.source))}"
+        self._name = f"the pattern {repr(pattern.source)[:100]}"
         self._program: list[tuple[str, Any, Any]] = [("match", None, None)]
         self._behind: list[Leaf] = []
         try:

@@ -302,9 +302,9 @@ class Redact(Plugin):
 
 def _pattern(given: object) -> Pattern:
     if isinstance(given, re.Pattern):
-        compiled = cast("re.Pattern[Any]", given)
-        if isinstance(compiled.pattern, str):
-            return Pattern(compiled.pattern, compiled.flags)
+        source: object = given.pattern  # pyright: ignore[reportUnknownMemberType]
+        if isinstance(source, str):
+            return Pattern(source, given.flags)
     if not isinstance(given, str):
         raise UsageError(f"Redact() takes patterns as text or compiled from text, not {given!r}")
     return Pattern(given)
