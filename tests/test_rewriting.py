@@ -456,3 +456,39 @@ def test_takes_when_classes_are_asked(tag: str, families: tuple[str, ...]) -> No
     carries = carries or (families == ("reasoning",) and "summary_part" in tag)
     carries = carries or (families == ("tool",) and tag in ("eventflow.tool_call", "response.shell_call_command.added"))
     assert Rewriter(by_letter, families).takes(cls) == (always or carries)
+
+
+def test_rewrite_when_texts_are_json() -> None:
+    """The part says so of the arguments of function and MCP calls, wherever they are; its memory is the text's own."""
+
+    def marked(text: str, part: Part) -> str:
+        assert part.memory is None or part.final
+        part.memory = text
+        return "" if part.final else "json" if part.is_json else "text"
+
+    items = [
+        ef.FunctionCall("f", "1"),
+        ef.McpCall("f", "1"),
+        ef.McpApprovalRequest("f", "1"),
+        ef.CustomToolCall("f", "1"),
+    ]
+    items.append(ef.CodeInterpreterCall("1"))
+    events: list[Event] = [
+        *map(OutputItemDone, items),
+        *(ef.ToolCall(kind, "f", "1") for kind in ("function", "mcp", "custom")),
+    ]
+    given: list[Any] = run(events, marked)
+    assert [getattr(event.item, "arguments", None) or event.item.code for event in given[:5]] == ["json"] * 3 + [
+        "text"
+    ] * 2
+    assert [event.arguments for event in given[5:]] == ["json", "json", "text"]
+    pieces: dict[Any, Any] = {
+        ef.FunctionCallArgumentsDelta: ef.FunctionCallArgumentsDone("1", output_index=0),
+        ef.McpCallArgumentsDelta: ef.McpCallArgumentsDone("1", output_index=0),
+        ef.CustomToolCallInputDelta: ef.CustomToolCallInputDone("1", output_index=0),
+    }
+    for delta, done in pieces.items():
+        kind = "text" if delta is ef.CustomToolCallInputDelta else "json"
+        for begun in ([delta("1", output_index=0)], []):
+            ended: Any = run([*begun, done], marked)[-1]
+            assert (ended.input if kind == "text" else ended.arguments) == kind

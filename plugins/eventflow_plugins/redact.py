@@ -68,7 +68,7 @@ _CARDS: Final = (  # in one, or in the groups that are printed on them
 _READY: Final[dict[Ready, tuple[Pattern, ...]]] = {
     "api-keys": tuple(map(Pattern, _KEYS)),
     "cards": tuple(Pattern(source, re.ASCII, _luhn) for source in _CARDS),
-    "email": (Pattern(r"[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?:[\w-]{1,63}\.)+[A-Za-z][A-Za-z0-9-]{1,62}"),),
+    "email": (Pattern(r"[a-zA-Z0-9._%+'-]{1,64}@(?:[\w-]{1,63}\.)+[A-Za-z][A-Za-z0-9-]{1,62}"),),
 }
 _LEAST: Final = 100  # characters that must be held for the ready patterns to be found at all
 
@@ -232,12 +232,12 @@ class Redact(Plugin):
         return given if plain == given or self.redact(plain) == plain else self.replacement
 
     def _number(self, token: str) -> str:
-        given = self.redact(token)
-        if given == token and not token.lstrip("-").isdigit() and 1 <= abs(float(token)) < _LARGEST:
+        plain = token
+        if not token.lstrip("-").isdigit() and 1 <= abs(float(token)) < _LARGEST:
             plain = f"{Decimal(token):f}"  # 4.2e2 is 420, and so is 420.00
             plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
-            return token if self.redact(plain) == plain else self.replacement
-        return given
+        unchanged = self.redact(token) == token and self.redact(plain) == plain
+        return token if unchanged else self.replacement
 
     # --- everything else ---------------------------------------------------------------------------------------------
 
@@ -262,10 +262,13 @@ class Redact(Plugin):
             if stays and (type(record), name) not in _NAMED_ALIKE:
                 continue
             value = getattr(record, name)
-            changed = self._field(value)
-            if name == "action" and isinstance(value, dict):
-                done = _ACTIONS.get(type(record))
-                changed.update({key: text for key, text in cast("dict[str, Any]", value).items() if key == done})
+            done = _ACTIONS.get(type(record)) if name == "action" else None
+            if done is not None and isinstance(value, dict) and done in value:
+                action = cast("dict[str, object]", value)
+                changed = self._free({key: inner for key, inner in action.items() if key != done})
+                changed[done] = action[done]
+            else:
+                changed = self._field(value)
             if changed is not value and changed != value:
                 changes[name] = changed
         return record.replace(**changes) if changes else record
@@ -302,7 +305,7 @@ class Redact(Plugin):
 
 def _pattern(given: object) -> Pattern:
     if isinstance(given, re.Pattern):
-        source: object = given.pattern  # pyright: ignore[reportUnknownMemberType]
+        source = cast("object", given.pattern)  # pyright: ignore[reportUnknownMemberType]
         if isinstance(source, str):
             return Pattern(source, given.flags)
     if not isinstance(given, str):

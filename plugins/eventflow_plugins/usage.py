@@ -164,8 +164,9 @@ class _Histogram:
         while place < len(values):
             bucket = _bucket(min(values[place], _LARGEST))
             end = max(place + 1, bisect.bisect_right(values, _BASE**bucket, place))
+            end = end if values[place] < _LARGEST else len(values)
             self.buckets[bucket] += end - place
-            place = end if values[place] < _LARGEST else len(values)
+            place = end
 
     def _at(self, rank: int) -> float:
         buckets = sorted(self.buckets)
