@@ -322,7 +322,7 @@ class Patterns:
         self._joints: dict[tuple[_State, ...], _Joint] = {}
         self._kept = 0
         self._lock = threading.Lock()
-        self.start = self.joint(tuple(automaton.idle("") for automaton in self.automatons))
+        self.start: _Joint = self.joint(tuple(automaton.idle("") for automaton in self.automatons))
 
     def joint(self, states: tuple[_State, ...]) -> _Joint:
         """The common state that is made of these."""
@@ -386,6 +386,7 @@ class Scan:
         "_at",
         "_base",
         "_covered",
+        "_held",
         "_joint",
         "_limit",
         "_matches",
@@ -404,35 +405,36 @@ class Scan:
         self._text = ""  # what is held, and at least a character before it
         self._base = 0  # where it begins
         self._at = 0  # where the automatons are
+        self._held = 0  # where the first match that may come true has begun; else where the automatons are
         self._shown = 0  # up to where everything has been given out or replaced
         self._covered = -1  # the end of the last match: one that begins before it overlaps it
-        self._joint = patterns.start
+        self._joint: _Joint = patterns.start
         self._starts: tuple[int, ...] = ()  # where the threads of all automatons began
         self._matches: dict[int, tuple[int, int]] = {}  # by automaton: a match that may still be bettered
         self._spans: list[tuple[int, int]] = []  # matches that wait for others which began before
 
     def feed(self, text: str) -> str:
         """The next piece: what is certain to go on of the text so far."""
-        hold, end = self._hold(), self._at + len(text)
-        if self._matches or self._spans or end - hold >= self._limit:
-            return self._feed(text, hold, end)
-        joint, starts = self._joint, self._starts
+        begin, joint, starts = self._at, self._joint, self._starts
+        end = begin + len(text)
+        if self._matches or self._spans or end - self._held >= self._limit:
+            return self._feed(text, end)
         try:  # the common way: no match ends here
-            for at, char in enumerate(text, self._at):
+            for at, char in enumerate(text, begin):
                 joint, pick = joint.ways[char]
                 if pick is not None:
                     starts = pick((*starts, at))
         except KeyError:  # a way not met before, or none: once more, with care
-            return self._feed(text, hold, end)
+            return self._feed(text, end)
         shown = self._shown
         self._joint, self._starts, self._at = joint, starts, end
-        if not starts and shown == end - len(text):
-            self._shown = end
+        if not starts and shown == begin:
+            self._shown = self._held = end
             if text:
                 self._text, self._base = text, shown
             return text
         self._text += text
-        hold = min(starts) if starts else end
+        self._held = hold = min(starts) if starts else end
         if shown >= hold:
             return ""
         self._shown = hold
@@ -447,7 +449,6 @@ class Scan:
         return self._decided(self._at)
 
     def _hold(self) -> int:
-        """Where the first match that may come true has begun; where the automatons are, if there is none."""
         hold = min(self._starts) if self._starts else self._at
         return min(hold, *(start for start, _ in self._matches.values())) if self._matches else hold
 
@@ -459,9 +460,10 @@ class Scan:
 
     # --- where a match ends ------------------------------------------------------------------------------------------
 
-    def _feed(self, text: str, hold: int, end: int) -> str:
+    def _feed(self, text: str, end: int) -> str:
         self._text += text
         given: list[str] = []
+        hold = self._held
         while self._at < end:
             self._read(min(end, hold + self._limit))
             hold = self._hold()
@@ -469,6 +471,7 @@ class Scan:
             if self._at - hold >= self._limit:
                 given.append(self._overrun(hold))
                 hold = self._at
+        self._held = hold
         self._trim(hold)
         return "".join(given)
 

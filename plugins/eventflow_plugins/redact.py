@@ -180,8 +180,8 @@ class Redact(Plugin):
     def _rewritten(self, text: str, part: Part) -> str:
         if part.is_json:
             return self._arguments_so_far(text, part)
-        scan = cast("Scan | None", part.memory)
-        if scan is None:
+        scan = part.memory
+        if not isinstance(scan, Scan):
             scan = part.memory = Scan(self._compiled, self.replacement, self.limit)
         return scan.finish() if part.final else scan.feed(text)
 

@@ -9,8 +9,7 @@ import operator
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -43,21 +42,19 @@ _LARGEST: Final = 1e9  # seconds: with it there are 1,729 buckets
 _UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 # What the model gives, piece by piece.
-_DELTAS: Final[Mapping[type[Event], str]] = MappingProxyType(
-    {
-        TextDelta: "text",
-        RefusalDelta: "text",
-        AudioTranscriptDelta: "text",
-        ReasoningTextDelta: "reasoning",
-        ReasoningSummaryTextDelta: "reasoning",
-        AudioDelta: "other",
-        CodeInterpreterCallCodeDelta: "other",
-        CustomToolCallInputDelta: "other",
-        FunctionCallArgumentsDelta: "other",
-        McpCallArgumentsDelta: "other",
-        ShellCallCommandDelta: "other",
-    }
-)
+_DELTAS: Final[dict[type[Event], str]] = {
+    TextDelta: "text",
+    RefusalDelta: "text",
+    AudioTranscriptDelta: "text",
+    ReasoningTextDelta: "reasoning",
+    ReasoningSummaryTextDelta: "reasoning",
+    AudioDelta: "other",
+    CodeInterpreterCallCodeDelta: "other",
+    CustomToolCallInputDelta: "other",
+    FunctionCallArgumentsDelta: "other",
+    McpCallArgumentsDelta: "other",
+    ShellCallCommandDelta: "other",
+}
 
 
 @attrs.frozen
@@ -317,6 +314,7 @@ class Usage(Plugin):
     _status: str = state(default="running")
     _tokens: Tokens = state(factory=Tokens)
     _firsts: dict[str, float] = state(factory=dict[str, float])
+    _familiar: set[type[Event]] = state(factory=set[type[Event]])  # delta classes whose first one has come
     _times: list[float] = state(factory=list[float])  # of deltas; the last one counted, and those after it
     _counted: int = state(default=0)
     _gaps: _Histogram = state(factory=_Histogram)
@@ -413,28 +411,29 @@ class Usage(Plugin):
 
     @on("*")
     def _hear(self, event: Event) -> None:
-        kind = _DELTAS.get(type(event))
-        if kind is None:
-            self._other(event)
-            return
-        times = self._times
-        times.append(self.clock())
-        if kind not in self._firsts:
-            self._first(event, kind, times[-1])
-        if len(times) > _BATCH:
-            self._count()
+        if type(event) in self._familiar:
+            times = self._times
+            times.append(self.clock())
+            if len(times) > _BATCH:
+                self._count()
+        else:
+            self._hear_other(event)
 
-    def _first(self, event: Event, kind: str, now: float) -> None:
+    def _hear_other(self, event: Event) -> None:
+        """An event that is no delta, or the first delta of its class that says something."""
+        now = self.clock()
         since = now - (self._begun or 0.0)
         self._firsts.setdefault("event", since)
-        self._firsts.setdefault("delta", now)
-        if getattr(event, "delta"):  # noqa: B009  # of every class in the table; some servers begin with an empty one
-            self._firsts[kind] = since
-
-    def _other(self, event: Event) -> None:
-        if "event" not in self._firsts:
-            self._firsts["event"] = self.clock() - (self._begun or 0.0)
-        if isinstance(event, LifecycleEvent):
+        kind = _DELTAS.get(type(event))
+        if kind is not None:
+            self._times.append(now)
+            self._firsts.setdefault("delta", now)
+            if getattr(event, "delta"):  # noqa: B009  # of every class in the table; some servers begin with an empty one
+                self._firsts.setdefault(kind, since)
+                self._familiar.add(type(event))
+            if len(self._times) > _BATCH:
+                self._count()
+        elif isinstance(event, LifecycleEvent):
             response: Response = getattr(event, "response")  # noqa: B009  # a field of every subclass
             if response.usage is not None:
                 self._tokens = _tokens(response)
