@@ -26,7 +26,7 @@ from eventflow.errors import UsageError
 __all__ = ["Pattern", "Patterns", "Scan"]
 
 _MAX_SIZE: Final = 20_000  # instructions of one pattern: counted repeats are written out
-_MAX_KEPT: Final = 50_000  # ways between states; a text can invent states without end
+_MAX_KEPT: Final = 200_000  # threads in the states that are kept; a text can invent states without end
 _TRIMMED: Final = 256  # characters that are done with are forgotten so many at a time
 _LEAF_FLAGS: Final = re.IGNORECASE | re.ASCII | re.DOTALL
 _CLASSES: Final = {
@@ -126,10 +126,10 @@ class _Automaton:
         """What *char* does in *state*; ``""`` is the end of the text."""
         step = state.steps.get(char)
         if step is None:
-            self._kept += 1
             if self._kept > _MAX_KEPT:
                 self._forget()
             step = state.steps[char] = self._find(state, char)
+            self._kept += 1 + len(step.sources)
         return step
 
     def _forget(self) -> None:
@@ -334,12 +334,12 @@ class Patterns:
         if char in joint.stops:
             return None
         with self._lock:
-            self._kept += 1
             if self._kept > _MAX_KEPT:
                 self._forget()
             steps = [
                 automaton.step(state, char) for automaton, state in zip(self.automatons, joint.states, strict=True)
             ]
+            self._kept += 1 + sum(len(step.sources) for step in steps)
             if any(step.matched is not None or step.final for step in steps):
                 joint.stops.add(char)
                 return None

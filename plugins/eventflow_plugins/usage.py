@@ -31,6 +31,7 @@ from eventflow.events import (
     ShellCallCommandDelta,
     TextDelta,
 )
+from eventflow.events import Usage as Counted
 
 __all__ = ["Spread", "Tokens", "Totals", "Usage"]
 
@@ -436,7 +437,7 @@ class Usage(Plugin):
         elif isinstance(event, LifecycleEvent):
             response: Response = getattr(event, "response")  # noqa: B009  # a field of every subclass
             if response.usage is not None:
-                self._tokens = _tokens(response)
+                self._tokens = _tokens(response.usage)
 
     def _count(self) -> None:
         """Turn the times that have come into gaps, but for the last."""
@@ -454,10 +455,7 @@ def _differences(times: list[float]) -> list[float]:
     return list(map(operator.sub, times[1:], times))
 
 
-def _tokens(response: Response) -> Tokens:
-    usage = response.usage
-    if usage is None:
-        return Tokens()
+def _tokens(usage: Counted) -> Tokens:
     given, made = usage.input_tokens_details, usage.output_tokens_details
     return Tokens(
         usage.input_tokens,
