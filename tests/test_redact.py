@@ -363,11 +363,29 @@ def test_redact_when_a_handler_before_it_fails() -> None:
     assert failure.event is None
 
 
+def bare(record: Any) -> Any:
+    """The record as JSON, without log probabilities."""
+    if isinstance(record, dict):
+        return {name: bare(value) for name, value in record.items() if name != "logprobs"}
+    return [bare(value) for value in record] if isinstance(record, list) else record
+
+
 @given(streams(texts=st.text("efg \u00e9", max_size=8)))
 def test_redact_when_there_is_nothing_to_take_out(told: Told) -> None:
-    """Events go on as they were, but that arguments come in one."""
+    """Events go on as they were, but that arguments come in one, and log probabilities not at all."""
     given = through(NASTY, told.events)
     pieces = (ef.FunctionCallArgumentsDelta, ef.McpCallArgumentsDelta)
-    want = [event for event in told.events if not isinstance(event, pieces)]
-    assert [event for event in given if not isinstance(event, (*pieces, ToolCall))] == want
+    want = [bare(event.to_dict()) for event in told.events if not isinstance(event, pieces)]
+    assert [event.to_dict() for event in given if not isinstance(event, (*pieces, ToolCall))] == want
     assert said(given) == said(told.events)
+
+
+def test_redact_when_log_probabilities_spell_it() -> None:
+    """They are left out, of texts that do not change too."""
+    logprobs = (ef.Logprob("sk-", -1.0), ef.Logprob("made-up-0123456789", -1.0))
+    item = ef.Message((ef.OutputText(". ", logprobs=logprobs),))
+    events = [TextDelta(". ", output_index=0, logprobs=logprobs), ef.OutputItemDone(item, output_index=0)]
+    assert through(READY, events) == [
+        TextDelta(". ", output_index=0),
+        ef.OutputItemDone(ef.Message((ef.OutputText(". "),)), output_index=0),
+    ]

@@ -87,7 +87,7 @@ _PIECES: Final = frozenset(
     }
 )
 # Fields of the vocabulary that stay: what was rewritten, what others refer to, and what is no text.
-_REWRITTEN: Final = frozenset({"text", "refusal", "delta", "arguments", "input", "code", "command", "logprobs"})
+_REWRITTEN: Final = frozenset({"text", "refusal", "delta", "arguments", "input", "code", "command"})
 _NAMES: Final = frozenset({"type", "id", "name", "model", "object", "role", "status", "kind", "phase", "outcome"})
 _OPAQUE: Final = frozenset({"encrypted_content", "partial_image_b64", "result"})
 _STAYING: Final = _REWRITTEN | _NAMES | _OPAQUE
@@ -245,6 +245,8 @@ class Redact(Plugin):
     def _others(self, event: Event) -> Event | None:
         cls = type(event)
         if cls in _PIECES:
+            if isinstance(event, TextDelta) and event.logprobs is not None:
+                event = event.replace(logprobs=None)
             extra = getattr(event, "extra")  # noqa: B009  # a field of every event that providers send
             return event if extra is None else event.replace(extra=None)  # it may be a piece, too
         if isinstance(event, ShellCallOutputContentDelta):
@@ -262,6 +264,11 @@ class Redact(Plugin):
             if stays and (type(record), name) not in _NAMED_ALIKE:
                 continue
             value = getattr(record, name)
+            if value is None:
+                continue
+            if name == "logprobs":  # they spell the text once more, and what might have come instead
+                changes[name] = None
+                continue
             done = _ACTIONS.get(type(record)) if name == "action" else None
             if done is not None and isinstance(value, dict) and done in value:
                 action = cast("dict[str, object]", value)
