@@ -6,29 +6,37 @@ which nobody can stop. Threads are daemons, so that one that never returns does 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
-import sys
+import inspect
+import logging
 import threading
+import time
 import types
+import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from eventflow.errors import SlowConsumer, UsageError, excerpt
-from eventflow.events import Event
+from eventflow.errors import SlowConsumer, UsageError
+from eventflow.events import AudioDelta, Event
 from eventflow.plugin import Pause
 from eventflow.routing import Background, Handler
-from eventflow.waiting import Bell
+from eventflow.waiting import Bell, asyncio_loop, soon
 
 if TYPE_CHECKING:
     import asyncio
 
     from eventflow.run import Run
 
-__all__ = ["Job", "Lane", "LoopThread", "await_thread", "start_task", "start_thread"]
-
+__all__ = ["Job", "Lane", "LoopThread", "await_thread", "ending", "start_task", "start_thread"]
 
 T = TypeVar("T")
+
+_GRACE = 1.0  # seconds that cancelled work may take to end
+
+_log = logging.getLogger("eventflow")
 
 
 class Job(Protocol):
@@ -69,52 +77,54 @@ class _Task:
 
     def __init__(self, function: Callable[[], Awaitable[object]], name: str, then: Callable[[], object]) -> None:
         self.done = False
-        self._function, self._then = function, then
-        self._scope: Any = None
-        self._task: asyncio.Task[None] | None = None
-        loop = _asyncio_loop()
+        self._function, self._name, self._then = function, name, then
+        self._soon = soon()
+        loop = asyncio_loop()
         if loop is not None:
-            self._task = loop.create_task(self._work(), name=name)
-            self._task.add_done_callback(self._ended)  # also where it was cancelled before it began
+            task = loop.create_task(self._work(), name=name)
+            task.add_done_callback(self._ended)  # also where it was cancelled before it began
+            self._cancel: Callable[[], object] = task.cancel
         else:
             import trio
 
-            self._scope = trio.CancelScope()
-            trio.lowlevel.spawn_system_task(self._work_in_scope, name=name, context=contextvars.copy_context())
+            scope = trio.CancelScope()
+            self._cancel = scope.cancel
+            trio.lowlevel.spawn_system_task(self._work_in_scope, scope, name=name, context=contextvars.copy_context())
 
     async def _work(self) -> None:
         await self._function()
 
-    async def _work_in_scope(self) -> None:
+    async def _work_in_scope(self, scope: Any) -> None:
         try:
-            with self._scope:
+            with scope:
                 await self._function()
+        except Exception as error:
+            _unreported(self._name, error)
         finally:
             self._ended()
 
     def _ended(self, task: asyncio.Task[None] | None = None) -> None:
-        if task is not None and not task.cancelled():
-            task.exception()  # looked at: jobs report for themselves
+        if task is not None:
+            _look_at(task)
         self.done = True
         self._then()
 
     def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        elif self._scope is not None:
-            self._scope.cancel()
+        self._soon(self._cancel)
 
 
 def _nothing() -> None:
     """Nobody waits for the end."""
 
 
-def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
-    module = sys.modules.get("asyncio")
-    try:
-        return None if module is None else cast("asyncio.AbstractEventLoop", module.get_running_loop())
-    except RuntimeError:
-        return None
+def _look_at(task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _unreported(task.get_name(), error)
+
+
+def _unreported(name: str, error: BaseException) -> None:
+    _log.error("%s failed", name, exc_info=error)  # jobs report for themselves: this one did not
 
 
 def start_thread(function: Callable[[], object], *, name: str, then: Callable[[], object] = _nothing) -> Job:
@@ -130,6 +140,8 @@ def start_thread(function: Callable[[], object], *, name: str, then: Callable[[]
 
 def start_task(function: Callable[[], Awaitable[object]], *, name: str, then: Callable[[], object] = _nothing) -> Job:
     """Await what *function* gives in a task of the event loop that runs here: asyncio's or trio's.
+
+    It may be cancelled from any thread.
 
     Args:
         function: What to do; it sees to its own exceptions.
@@ -173,24 +185,24 @@ class LoopThread:
         self, function: Callable[[], Coroutine[Any, Any, object]], *, name: str, then: Callable[[], object] = _nothing
     ) -> Job:
         """`eventflow.background.start_task`, in this loop; *then* is called in its thread."""
-        return _Remote(self._running(), function, name, then)
+        with self._lock:  # a loop that is to stop takes no more
+            return _Remote(self._running(), function, name, then)
 
     def close(self) -> None:
         """Cancel what is under way, and end the loop. Twice is once; a later `start_task` begins another."""
         with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
 
     def _running(self) -> asyncio.AbstractEventLoop:
         import asyncio
 
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                arguments = (self._loop,)
-                threading.Thread(target=_run_loop, args=arguments, name="eventflow-loop", daemon=True).start()
-            return self._loop
+        if self._loop is None:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=_run_loop, args=(loop,), name="eventflow-loop", daemon=True).start()
+            self._loop = loop
+        return self._loop
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -213,7 +225,7 @@ class _Remote:
         self.done = False
         self._loop, self._name = loop, name
         self._function, self._then = function, then
-        self._task: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._cancelled = False
         loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
 
@@ -221,17 +233,20 @@ class _Remote:
         if self._cancelled:
             self._ended(None)
             return
-        self._task = self._loop.create_task(self._function(), name=self._name)
+        self._task = self._loop.create_task(self._work(), name=self._name)
         self._task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[object] | None) -> None:
-        if task is not None and not task.cancelled():
-            task.exception()  # looked at: jobs report for themselves
+    async def _work(self) -> None:
+        await self._function()
+
+    def _ended(self, task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            _look_at(task)
         self.done = True
         self._then()
 
     def cancel(self) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is under way
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
@@ -247,93 +262,106 @@ class Lane:
     """A slow consumer's own bounded queue and worker: it hears a run's events in order, without the run's waiting.
 
     A plain function is called in a thread, a coroutine function in a task of the run's event loop. Made by
-    `Run.background`; to be called with each event. The run waits for what is queued before it ends; one that is left
-    drops it.
+    `Run.background`; to be called with each event, by whoever drives the run. The run waits for what is queued before
+    it ends; one that is left drops it.
+
+    The worker holds the lane while it is at an event only, so that a run that is dropped goes, and the worker with it.
 
     Attributes:
         name: How messages call the consumer.
-        dropped: Events that went for want of room, by ``overflow="drop_oldest"``.
+        dropped: Events that it was given and will not hear: for want of room, or because it, or the run, has failed.
         handled: Events that the consumer is done with.
-        error: What the consumer raised, which ends the run; None where it did not, or is isolated.
     """
 
-    def __init__(self, run: Run, handler: Handler, failed: Callable[[Exception, Event], None]) -> None:
+    def __init__(
+        self, run: Run, handler: Handler, failed: Callable[[Exception, Event], bool], emit: Callable[[object], None]
+    ) -> None:
         assert handler.background is not None
         self.name = handler.name
         self.dropped = self.handled = 0
-        self._run, self._handler, self._failed = run, handler, failed
+        self._run, self._handler = run, handler
+        self._failed, self._emit = failed, emit
         self._settings: Background = handler.background
-        self._queue: deque[_Queued] = deque()
+        self._size = handler.background.queue
+        self._queue: deque[Event | _Joined] = deque()
         self._lock = threading.Lock()  # for both ends of the queue: room is made at either
         self._news = Bell()
-        self._busy = self._closed = False
-        self.error: Exception | None = None
+        self._at: Event | None = None  # what the consumer is at
+        self._closed = False
         self._job: Job | None = None
 
     def __call__(self, event: Event) -> Lane | None:
-        """Queue *event*; gives itself where there is no room, so that the run waits for it and asks again.
-
-        Raises:
-            SlowConsumer: The queue is full, by ``overflow="error"``.
-            Exception: What the consumer raised with an earlier event.
-        """
-        if self.error is not None:
-            raise self.error
+        """Queue *event*; gives itself where the run is to wait for room, which it does when a handler gives it on."""
+        if self._closed:
+            self.dropped += 1
+            return None
+        full = False
         with self._lock:
-            if len(self._queue) < self._settings.queue:
-                self._queue.append(_Queued(event))
-            elif not self._squeeze_in(event):
-                return self
+            if len(self._queue) < self._size:
+                self._queue.append(event)
+            else:
+                full = not self._squeeze_in(event)
+        if full and self._settings.overflow == "error":
+            self.dropped += 1
+            self._raised(self._too_slow(f"its queue of {self._size} events is full"), event)
+            return None
         if self._job is None:
             self._start()
         self._news.ring()
-        return None
+        return self if full else None
 
     def _squeeze_in(self, event: Event) -> bool:
-        """Do with *event* what its consumer wants where there is no room for it."""
+        """Do with *event* what its consumer wants where there is no room for it; whether that is all."""
         overflow, queue = self._settings.overflow, self._queue
         if overflow == "error":
-            raise self._too_slow(f"its queue of {self._settings.queue} events is full")
+            return False
+        if overflow == "coalesce":
+            last = queue[-1]
+            if not isinstance(last, _Joined):
+                last = _Joined(last)
+            if last.join(event):
+                queue[-1] = last
+                return True
+        queue.append(event)
         if overflow == "drop_oldest":
             queue.popleft()
-            queue.append(_Queued(event))
             self.dropped += 1
             return True
-        return overflow == "coalesce" and queue[-1].join(event)
+        return False
 
     # --- what the run asks -------------------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
-        """Whether everything queued has been handled; raises what the consumer raised."""
-        if self.error is not None:
-            raise self.error
-        return not (self._queue or self._busy)
+        """Whether there is nothing to wait for: everything queued has been handled, or will not be."""
+        return self._closed or not (self._queue or self._at is not None)  # so ordered: see _next
 
     @property
-    def is_task(self) -> bool:
-        """Whether the worker is a task, which can be cancelled."""
-        return self._handler.is_async
+    def full(self) -> bool:
+        """Whether more waits than there is room for."""
+        return len(self._queue) > self._size
 
     @property
-    def ended(self) -> bool:
-        """Whether the worker has ended."""
-        return self._job is None or self._job.done
+    def ending(self) -> bool:
+        """Whether the worker of a closed lane will end soon: not the thread of a handler that is at an event."""
+        return self._job is not None and not self._job.done and (self._handler.is_async or self._at is None)
 
     def waiting(self) -> Generator[Pause]:
-        """Wait for the consumer to be done with an event; raises `SlowConsumer` when it has not for its patience."""
+        """Wait for the consumer to be done with an event; one that is not for its patience has failed, and is left."""
         before, patience = self.handled, self._settings.patience
         until = None if patience is None else self._run.now() + patience
         while self.handled == before and not self.idle:
             left = None if until is None else until - self._run.now()
             if left is not None and left <= 0:
-                raise self._too_slow(f"it has been at one event for {patience:g} s")
+                self._give_up(self._too_slow(f"it has been at one event for {patience:g} s"))
+                return
             yield Pause(left)
 
     def close(self) -> None:
         """Drop what is queued, and end the worker; a thread ends after the event that it is at."""
         self._closed = True
         with self._lock:
+            self.dropped += len(self._queue)
             self._queue.clear()
         self._news.ring()
         if self._job is not None:
@@ -345,110 +373,173 @@ class Lane:
             'it lose some: overflow="drop_oldest" or "coalesce"'
         )
 
+    def _raised(self, error: Exception, event: Event) -> None:
+        if self._failed(error, event):
+            self.close()
+
+    def _give_up(self, error: Exception) -> None:
+        """The consumer goes on no more: the run ends with that, or goes on without it where it is isolated."""
+        with self._lock:
+            head = self._queue[0] if self._queue else None
+        event = self._at or (head.event if isinstance(head, _Joined) else head)
+        if event is not None:  # else it was done in this moment
+            self._failed(error, event)
+            self.close()
+
     # --- the worker --------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        name = f"eventflow-background {self.name}"
+        news, wake = self._news, self._run._bell.ring  # which does not hold the run
+        lane = weakref.ref(self, lambda _: news.ring())
+        name, ended = f"eventflow-background {self.name}", partial(_worker_ended, lane, wake)
         if self._handler.is_async:
-            self._job = start_task(self._work_in_task, name=name, then=self._run.wake)
+            self._job = start_task(partial(_work_in_task, lane, news), name=name, then=ended)
         else:
-            self._job = start_thread(self._work_in_thread, name=name, then=self._run.wake)
+            self._job = start_thread(partial(_work_in_thread, lane, news), name=name, then=ended)
 
-    def _work_in_thread(self) -> None:
-        while not self._closed:
-            event = self._next()
-            if event is None:
-                self._news.wait()
-                continue
-            try:
-                result = self._handler.call(event, self._run)
-                if isinstance(result, types.GeneratorType):
-                    for emitted in cast("Generator[object]", result):
-                        self._emit(emitted)
-            except Exception as error:
-                self._raised(error, event)
-            except SystemExit as error:  # ends a program, and here nothing but the thread, without a word
-                self._raised(RuntimeError(f"{self.name} raised {error!r}"), event)
-            self._done()
+    def handle_in_thread(self) -> bool:
+        """Take the next event to the consumer; False where there is none."""
+        event = self._next()
+        if event is None:
+            return False
+        try:
+            result = self._handler.call(event, self._run)
+            if inspect.isawaitable(result):
+                getattr(result, "close", _nothing)()
+                raise UsageError(f"{self.name} gave an awaitable; make it a coroutine function (async def)")
+            self._follow(result)
+        except Exception as error:
+            self._raised(error, event)
+        except BaseException as error:  # would end nothing but the thread, without a word
+            self._raised(_wrapped(error, self.name), event)
+        self._done()
+        return True
 
-    async def _work_in_task(self) -> None:
-        while not self._closed:
-            event = self._next()
-            if event is None:
-                await self._news.await_()
-                continue
-            try:
-                result = self._handler.call(event, self._run)
-                if isinstance(result, types.AsyncGeneratorType):
-                    async for emitted in cast("AsyncGenerator[object]", result):
+    async def handle_in_task(self) -> bool:
+        """`handle_in_thread`, in a task."""
+        event = self._next()
+        if event is None:
+            return False
+        try:
+            result = self._handler.call(event, self._run)
+            if inspect.isawaitable(result):
+                result = await result
+            if isinstance(result, types.AsyncGeneratorType):
+                async with contextlib.aclosing(cast("AsyncGenerator[object]", result)) as given:
+                    async for emitted in given:
                         self._emit(emitted)
-                else:
-                    await result
-            except Exception as error:
-                self._raised(error, event)
-            self._done()
+            else:
+                self._follow(result)
+        except Exception as error:
+            self._raised(error, event)
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # would end nothing but the task, or all of trio
+            from anyio import get_cancelled_exc_class
+
+            if isinstance(error, get_cancelled_exc_class()):
+                raise
+            self._raised(_wrapped(error, self.name), event)
+        self._done()
+        return True
+
+    def _follow(self, result: object) -> None:
+        if isinstance(result, types.GeneratorType):
+            with contextlib.closing(cast("Generator[object]", result)) as given:
+                for emitted in given:
+                    if self._closed:
+                        return
+                    self._emit(emitted)
 
     def _next(self) -> Event | None:
         with self._lock:
-            if not self._queue:
+            if self._closed or not self._queue:
                 return None
-            self._busy = True
-            queued = self._queue.popleft()
-        return queued.event
+            head = self._queue[0]
+            self._at = event = head.event if isinstance(head, _Joined) else head
+            self._queue.popleft()  # after that: it is in the queue or in hand, whenever the run looks
+            return event
 
     def _done(self) -> None:
-        self._busy = False
         self.handled += 1
+        self._at = None
         self._run.wake()
 
-    def _emit(self, emitted: object) -> None:
-        if self._closed:
-            return
-        if not isinstance(emitted, Event):
-            raise UsageError(
-                f"{self.name} yielded {excerpt(repr(emitted))}; a handler that is a generator yields events"
-            )
-        self._run.emit(emitted)
-
-    def _raised(self, error: Exception, event: Event) -> None:
-        if self._closed:
-            return
-        try:
-            self._failed(error, event)  # raises, unless the consumer is isolated
-        except Exception as raised:
-            self.error, self._closed = raised, True
+    def worker_ended(self) -> None:
+        """The worker is no more."""
+        if not self._closed:  # somebody has cancelled a task that is not theirs, or the handler itself
+            self._job = None  # another one begins with the next event
+            self._give_up(RuntimeError(f"{self.name} was cancelled"))
 
 
-class _Queued:
-    """An event in the queue, and the deltas that were joined to it."""
+def _work_in_thread(lane: Callable[[], Lane | None], news: Bell) -> None:
+    while (here := lane()) is not None and not here._closed:
+        if not here.handle_in_thread():
+            del here
+            news.wait()
 
-    __slots__ = ("_event", "_last", "_pieces")
+
+async def _work_in_task(lane: Callable[[], Lane | None], news: Bell) -> None:
+    while (here := lane()) is not None and not here._closed:
+        if not await here.handle_in_task():
+            del here
+            await news.await_()
+
+
+def _worker_ended(lane: Callable[[], Lane | None], wake: Callable[[], object]) -> None:
+    here = lane()
+    if here is not None:
+        here.worker_ended()
+    wake()
+
+
+def _wrapped(error: BaseException, name: str) -> RuntimeError:
+    wrapped = RuntimeError(f"{name} raised {error!r}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def ending(lanes: Iterable[Lane]) -> Generator[Pause]:
+    """Wait for the workers of closed lanes to end, a second at most: a task may take its time over its cancellation."""
+    until = time.monotonic() + _GRACE
+    while any(lane.ending for lane in lanes) and (left := until - time.monotonic()) > 0:
+        yield Pause(left)
+
+
+class _Joined:
+    """A delta in the queue, and the pieces of the same text that were joined to it."""
+
+    __slots__ = ("_first", "_last", "_pieces")
 
     def __init__(self, event: Event) -> None:
-        self._event = self._last = event
-        self._pieces: list[str] | None = None
+        self._first: Any = event
+        self._last: Any = event
+        self._pieces: list[str] = []
 
     def join(self, event: Any) -> bool:
-        """Join a delta to the one here, if it is the next piece of the same text."""
-        ours: Any = self._event
-        if type(event) is not type(ours) or not isinstance(getattr(event, "delta", None), str):
+        """Join *event*, if it is the next piece of the same text, and nothing of either would be lost."""
+        first = self._first
+        if type(event) is not type(first) or isinstance(event, AudioDelta):  # whose pieces are base64, each padded
             return False
-        if any(getattr(event, name, None) != getattr(ours, name, None) for name in _PLACE):
+        fields: tuple[str, ...] = event.__struct_fields__
+        if "delta" not in fields or type(event.delta) is not str or type(first.delta) is not str:
             return False
-        if self._pieces is None:
-            self._pieces = [ours.delta]
+        for name in fields:
+            if name not in _JOINED and getattr(event, name) != getattr(first, name):
+                return False
+            if name in _CARRIED and (getattr(event, name) or getattr(first, name)):
+                return False
+        if not self._pieces:
+            self._pieces.append(first.delta)
         self._pieces.append(event.delta)
         self._last = event
         return True
 
     @property
     def event(self) -> Event:
-        """The event, with what was joined to it; numbered as the last of them."""
-        if self._pieces is None:
-            return self._event
-        last: Any = self._last
-        gone = {name: None for name in ("logprobs", "obfuscation") if getattr(last, name, None) is not None}
-        return cast("Event", last.replace(delta="".join(self._pieces), **gone))
+        """The event with what was joined to it, numbered as the last of them."""
+        return cast("Event", self._last.replace(delta="".join(self._pieces)))
 
 
-_PLACE = ("item_id", "output_index", "content_index", "summary_index", "command_index")
+_JOINED = frozenset({"delta", "sequence_number", "obfuscation"})  # what pieces of one text differ in
+_CARRIED = frozenset({"extra", "logprobs"})  # what belongs to one piece

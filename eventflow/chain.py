@@ -15,10 +15,10 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from eventflow import signals
-from eventflow.background import Lane
+from eventflow.background import Lane, ending
 from eventflow.errors import EventflowError, LimitExceeded, UsageError, excerpt
 from eventflow.events import Event, HandlerFailed, UnknownEvent
-from eventflow.plan import Plan, Step
+from eventflow.plan import Plan, Step, same
 from eventflow.plugin import Pause, Plugin, instantiate
 from eventflow.rewriting import Part, Rewriter
 from eventflow.routing import Handler, name_of
@@ -30,8 +30,6 @@ __all__ = ["INERT", "Call", "Chain", "Steps"]
 
 Call: TypeAlias = Callable[[Any], Any]
 Steps: TypeAlias = Generator[Any, Any, None]
-
-_GRACE = 1.0  # seconds that cancelled work may take to end
 
 INERT = frozenset({bool, int, float, str, bytes})
 """What handlers often give and nobody follows: ``lambda event: out.write(event.delta)``."""
@@ -69,7 +67,8 @@ class Chain:
         self._max_emitted = max_emitted
         self._routes: dict[tuple[type[Event], str], tuple[tuple[Step, Call], ...]] = {}
         self._rewriters: dict[int, Rewriter] = {}
-        self._queue: deque[Event] = deque()
+        self._queue: deque[Event] = deque()  # one object for ever: other threads append to it
+        self._failures: list[Exception] = []  # what handlers in the background raised, to end the run with
         self._lanes: list[Lane] = []
         self._lane_of: dict[int, Lane] = {}  # by the place of its step
         self._waits = True  # whether a pause can be made: somebody drives the run
@@ -108,9 +107,7 @@ class Chain:
     def _bind(self, place: int) -> Call:
         step = self._plan.steps[place]
         if step.handler is not None:
-            if place not in self._lane_of:
-                self._lane_of[place] = self.lane(step.handler, step)
-            return self._lane_of[place]
+            return self._lane_at(place, step, step.handler)
         target: Any = step.target if step.plugin is None else getattr(self.plugins[step.plugin], str(step.target))
         if step.kind == "rewrite":
             if place not in self._rewriters:
@@ -151,16 +148,22 @@ class Chain:
             yield event
 
     def drain(self) -> Steps:
-        """Dispatch what was emitted; what is emitted on the way comes right after its cause."""
+        """Dispatch what was emitted; what is emitted on the way comes right after its cause.
+
+        Raises what a handler in the background has raised.
+        """
         self.attention = self.cancelled
+        if self._failures:
+            raise self._failures[0]
         emitted = 0
-        while self._queue and not self.cancelled:
-            event = self._queue.popleft()
-            later, self._queue = self._queue, deque()
+        later: deque[Event] = deque()
+        while not self.cancelled:
+            later.extendleft(reversed([self._queue.popleft() for _ in range(len(self._queue))]))
+            if not later:
+                return
             emitted += 1
             self._check_emitted(emitted)
-            yield from self.dispatch(event)
-            self._queue.extend(later)
+            yield from self.dispatch(later.popleft())
 
     def _check_emitted(self, emitted: int) -> None:
         if self._max_emitted is not None and emitted > self._max_emitted:
@@ -173,11 +176,11 @@ class Chain:
         A lane that gives itself is full: the run waits for room.
         """
         try:
-            if type(result) is Lane:
-                yield from self._wait_for_room(result, event)
-            elif inspect.isawaitable(result):
+            if inspect.isawaitable(result):
                 result = yield from self._awaited(result, step.name)
-            if isinstance(result, types.GeneratorType):
+            if type(result) is Lane:
+                yield from self._wait_for_room(result)
+            elif isinstance(result, types.GeneratorType):
                 for emitted in cast("Iterable[object]", result):
                     self._emit_from(step, emitted)
             elif isinstance(result, types.AsyncGeneratorType):
@@ -222,38 +225,77 @@ class Chain:
 
     def lane(self, handler: Handler, step: Step) -> Lane:
         """Let *handler* hear events beside the run; the run waits for it before it ends."""
-        lane = Lane(self._run, handler, lambda error, event: self.raised(error, step, event))
+        lane = Lane(
+            self._run,
+            handler,
+            lambda error, event: self._failed_beside(error, step, event),
+            lambda emitted: self._emit_from(step, emitted),
+        )
         self._lanes.append(lane)
         return lane
 
-    def _wait_for_room(self, lane: Lane, event: Event) -> Steps:
-        while not self.cancelled and lane(event) is lane:
-            yield from self._pauses(lane.waiting())
+    def _lane_at(self, place: int, step: Step, handler: Handler) -> Lane:
+        """The lane of a step: one for a function, however many selectors it was registered with, one by one."""
+        for other, lane in self._lane_of.items():
+            known = self._plan.steps[other]
+            if known.handler is not None and same(known, step) and known.handler.runs_like(handler):
+                return lane
+        self._lane_of[place] = lane = self.lane(handler, step)
+        return lane
 
-    def _pauses(self, pauses: Iterable[object]) -> Steps:
-        """Make the pauses that a generator asks for, until the run is cancelled."""
-        for pause in pauses:
-            yield pause
-            if self.cancelled:
-                return
+    def _failed_beside(self, error: Exception, step: Step, event: Event) -> bool:
+        """A handler in the background raised, in its thread or task; whether that ends the run."""
+        if self.closed:
+            _log.error("%s on %s failed when %s was over", step.name, event.type, self._where(step), exc_info=error)
+            return True
+        try:
+            self.raised(error, step, event)
+        except Exception as raised:
+            self._failures.append(raised)
+            self.attention = True
+            self._run.wake()
+            return True
+        return False
+
+    def _wait_for_room(self, lane: Lane) -> Steps:
+        while lane.full and not self._hurries:
+            for pause in lane.waiting():
+                yield pause
+                if self._hurries:
+                    return
+
+    @property
+    def _hurries(self) -> bool:
+        """Whether the run is to end before its handlers in the background have heard everything."""
+        return self.cancelled or bool(self._failures)
 
     def _empty_lanes(self) -> Steps:
         """Wait until everything queued has been handled, what that emits included."""
         while not self.cancelled:
             busy = next((lane for lane in self._lanes if not lane.idle), None)
-            if busy is not None:
-                yield from self._pauses(busy.waiting())
             if self.attention:
                 yield from self.drain()
             elif busy is None:
                 return
+            else:
+                for pause in busy.waiting():
+                    yield pause
+                    if self.attention:  # which the handler may be waiting for
+                        yield from self.drain()
+                    if self.cancelled:
+                        return
 
-    def _close_lanes(self) -> Steps:
+    def _close_lanes(self, left: BaseException | None) -> Steps:
         for lane in self._lanes:
             lane.close()
+        if self._waits:
+            yield from ending(self._lanes)
+        for failure in self._failures:
+            if failure is not left:
+                _log.error("a handler in the background failed in %s", self._where(), exc_info=failure)
         for lane in self._lanes:
-            if lane.is_task and not lane.ended and self._waits:
-                yield Pause(_GRACE)
+            if lane.dropped:
+                _log.info("%s did not hear %d of the events of run %s", lane.name, lane.dropped, self._run.id)
 
     # --- failure -----------------------------------------------------------------------------------------------------
 
@@ -267,7 +309,7 @@ class Chain:
 
     def raised(self, error: Exception, step: Step, event: Event) -> None:
         """A step raised: report it where it is isolated, else end the run with it."""
-        if error is self.exceeded or any(error is lane.error for lane in self._lanes):  # which was told before
+        if self._told(error):
             raise error
         what = f"{step.name} on {event.type}"
         if isinstance(error, StopIteration):  # would end the generators of the chain instead of the run
@@ -276,9 +318,9 @@ class Chain:
             error = wrapped
         failing_again = isinstance(event, HandlerFailed)  # only logged: it would answer itself for ever
         if not (step.isolate or failing_again):
-            error.add_note(f"raised by {what} in {self._where()}")
+            error.add_note(f"raised by {what} in {self._where(step)}")
             raise error
-        _log.error("%s failed in %s", what, self._where(), exc_info=error)
+        _log.error("%s failed in %s", what, self._where(step), exc_info=error)
         if failing_again:
             return
         failure = HandlerFailed(error, step.name, event)
@@ -291,8 +333,15 @@ class Chain:
             error.run, error.partial = self._run, self._run.response
             error.phase = error.phase or "handler"
 
-    def _where(self) -> str:
-        return f"run {self._run.id}, event {self._run.events}"
+    def _told(self, error: Exception) -> bool:
+        """Whether *error* comes by a second time on its way out."""
+        return error is self.exceeded or any(error is failure for failure in self._failures)
+
+    def _where(self, step: Step | None = None) -> str:
+        where = f"run {self._run.id}"
+        if step is not None and step.handler is not None:
+            return f"the background of {where}"  # which is at a later event
+        return f"{where}, event {self._run.events}"
 
     # --- hooks -------------------------------------------------------------------------------------------------------
 
@@ -317,8 +366,11 @@ class Chain:
     def finish(self) -> Steps:
         """Every plugin's ``finish``, in order; what its rewrites and it still hold goes on behind it.
 
-        Then the handlers in the background come to the end of their queues.
+        Before that, for what they emit, and after it, the handlers in the background come to the end of their queues.
         """
+        yield from self._empty_lanes()
+        if self.cancelled:
+            return
         for index, plugin in enumerate(self.plugins):
             for step in self._plan.steps:
                 if step.plugin == index and step.place in self._rewriters:
@@ -331,7 +383,9 @@ class Chain:
         yield from self._empty_lanes()
 
     def stop(self, left: BaseException | None) -> Generator[Any, Any, BaseException | None]:
-        """Every plugin's ``stop``, in reverse order, whatever one of them raises.
+        """The end of the handlers in the background, and every plugin's ``stop``, in reverse order.
+
+        Whatever one of them raises.
 
         Args:
             left: What the run ends with already, or None.
@@ -342,17 +396,18 @@ class Chain:
         """
         self.closed = True
         self._waits = not isinstance(left, GeneratorExit)
-        for plugin in reversed(self.plugins):
+        endings = [("the background", self._close_lanes(left))]  # first: handlers use what plugins let go of
+        endings += [(f"{type(plugin).__qualname__}.stop", self._hook(plugin, "stop")) for plugin in self.plugins[::-1]]
+        for name, steps in endings:
             try:
-                yield from self._hook(plugin, "stop")
+                yield from steps
             except GeneratorExit:
                 raise
             except BaseException as error:
                 if left is None or (isinstance(left, Exception) and not isinstance(error, Exception)):
                     left, error = error, left
                 if error is not None:
-                    _log.error("%s.stop failed in %s", type(plugin).__qualname__, self._where(), exc_info=error)
-        yield from self._close_lanes()
+                    _log.error("%s failed in %s", name, self._where(), exc_info=error)
         return left
 
     def _hook(self, plugin: Plugin, name: str, place: int | None = None) -> Steps:
@@ -372,11 +427,14 @@ class Chain:
                 return
             with contextlib.closing(cast("Generator[object]", result)) as given:
                 for each in given:
+                    if isinstance(each, Pause) and not self._waits:
+                        return  # nobody drives the run any more: what it waits for would not come
                     yield from self._give(each, hook, place)
                     if self.cancelled and not self.closed:
                         return
         except Exception as error:
-            error.add_note(f"raised by {hook} in {self._where()}")
+            if not self._told(error):
+                error.add_note(f"raised by {hook} in {self._where()}")
             raise
 
     def _give(self, given: object, hook: str, place: int | None) -> Steps:

@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from eventflow import plugin as plugins
 from eventflow import signals
@@ -21,9 +21,6 @@ from eventflow.run import Run, aloop, loop
 from eventflow.sources import Source, open_source
 from eventflow.streams import AsyncEventStream, AsyncPush, EventStream, Push
 from eventflow.timers import Timeouts
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Dispatcher", "Undo", "acollect", "aiter_events", "collect", "iter_events"]
 

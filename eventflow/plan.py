@@ -20,7 +20,7 @@ from eventflow.plugin import Mark, Matches, Plugin, class_of, marked_methods
 from eventflow.rewriting import Rewriter
 from eventflow.routing import Handler, is_async, required_arguments
 
-__all__ = ["Plan", "Step"]
+__all__ = ["Plan", "Step", "same"]
 
 _RECEIVE = "receive"
 _HOOKS = {"start": ("the run",), "finish": ("the run",), "stop": ("the run",), _RECEIVE: ("the item", "the run")}
@@ -153,7 +153,7 @@ def _takes(families: tuple[str, ...]) -> Matches:
     return lambda cls, name: rewriter.takes(cls)
 
 
-def _same(step: Step, other: Step) -> bool:
+def same(step: Step, other: Step) -> bool:
     """Whether two steps call the same function; a bound method is made anew whenever it is looked up."""
     if step.plugin != other.plugin:
         return False
@@ -223,7 +223,7 @@ class Plan:
             if not step.matches(cls, name):
                 continue
             if step.kind == "handler":  # a function that several selectors match runs once
-                if any(_same(step, earlier) for earlier in seen):
+                if any(same(step, earlier) for earlier in seen):
                     continue
                 seen.append(step)
             places.append(place)

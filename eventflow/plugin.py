@@ -6,7 +6,7 @@ import copy
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast, dataclass_transform, final, overload
 
 import attrs
 
@@ -82,12 +82,14 @@ def configured(field: str, *, negate: bool = False) -> Configured:
     return Configured(field, negate)
 
 
+@final
 @attrs.frozen
 class Pause:
-    """What a ``finish`` or ``stop`` that is a generator yields to wait without standing in the way.
+    """What a ``start``, ``finish`` or ``stop`` that is a generator yields to wait without standing in the way.
 
     The run goes on with it when `Run.wake` has been called, from whatever thread, when an event was emitted, or when
-    the time is up; it has to look for itself which it was.
+    the time is up; it has to look for itself which it was. A ``start`` or ``finish`` that pauses is closed when the
+    run is cancelled, and a ``stop`` where nobody drives the run any more.
 
     Attributes:
         seconds: The longest wait; None for as long as it takes.
@@ -327,7 +329,7 @@ class Plugin:
         """Called once per dispatcher, when it is closed: release what `open` acquired."""
 
     def start(self, run: Run) -> Any:
-        """A run begins. May be async."""
+        """A run begins. May be async, or a generator that yields a `Pause`."""
 
     def receive(self, item: Any, run: Run) -> None:
         """Look at an item that the source gives, before anything is decoded or dispatched from it. Never async.

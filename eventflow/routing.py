@@ -185,6 +185,10 @@ class Handler:
         """Whether it hears events of class *cls* under the wire name *name*."""
         return any(matcher(cls, name) for matcher in self.matchers)
 
+    def runs_like(self, other: Handler) -> bool:
+        """Whether it is in the background as another one is, and fails as that does."""
+        return self.background == other.background and self.isolate == other.isolate
+
     def call(self, event: Event, run: object) -> Any:
         """Call it as it wants to be called."""
         return self.function(event, run) if self.wants_run else self.function(event)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from eventflow import signals
 from eventflow.background import Lane
@@ -28,8 +28,6 @@ from eventflow.timers import Timeouts, Timers
 from eventflow.waiting import Bell, shielded, waiter
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from eventflow.dispatcher import Dispatcher
 
 __all__ = ["Left", "Run", "aloop", "loop"]
@@ -187,16 +185,24 @@ class Run:
             options: ``errors``, ``queue``, ``overflow`` and ``patience``, as for `Dispatcher.on`.
 
         Returns:
-            What is to be called with each event; a handler gives on what that gives.
+            What is to be called with each event. A handler returns what that gives, so that the run waits where there
+            is no room.
 
         Raises:
-            UsageError: It cannot take an event, or is async and the run is not.
+            UsageError: It cannot take an event, it is async and the run is not, or the run is over.
         """
+        unknown = options.keys() - {"errors", "queue", "overflow", "patience"}
+        if unknown:
+            raise TypeError(f"background() got an unexpected keyword argument {min(unknown)!r}")
+        if self._engine.chain.closed or self._finished:
+            raise UsageError(f"run {self.id} is over; nothing is heard in its background now")
         options["background"] = True
         handler = handler_of(function, (), errors=options.get("errors", "raise"), background=Background.of(options))
         if handler.is_async and not self.is_async:
             raise UsageError(f"{handler.name} can only be awaited; use arun(), astream() or aopen()")
-        step = Step(-1, "handler", handler.name, None, function, lambda cls, name: True, isolate=handler.isolate)
+        step = Step(
+            -1, "handler", handler.name, None, function, handler.matches, isolate=handler.isolate, handler=handler
+        )
         return self._engine.chain.lane(handler, step)
 
     def wake(self) -> None:

@@ -12,13 +12,25 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Bell", "Interrupted", "Waiter", "checkpoint", "shielded", "sleep", "waiter"]
+__all__ = [
+    "Bell",
+    "Interrupted",
+    "Waiter",
+    "asyncio_loop",
+    "checkpoint",
+    "shielded",
+    "sleep",
+    "soon",
+    "waiter",
+]
 
 
 class Interrupted(Exception):
@@ -122,9 +134,7 @@ class _AsyncioWaiter:
 
 class _AnyioWaiter:
     def __init__(self) -> None:
-        from anyio.lowlevel import current_token
-
-        self._token = current_token()
+        self._soon = soon()
         self._thread = threading.get_ident()
         self._scope: Any = None
 
@@ -148,16 +158,15 @@ class _AnyioWaiter:
     def interrupt(self) -> None:
         if threading.get_ident() == self._thread:
             self._end()
-            return
-        # not in this thread: it would wait for the loop, which may wait for this thread
-        threading.Thread(target=self._end_from_here, name="eventflow-interrupt", daemon=True).start()
-
-    def _end_from_here(self) -> None:
-        _run_in(self._token, self._end)
+        else:
+            self._soon(self._end)
 
 
 class Bell:
-    """Wakes the one thread or task that waits for it; may be rung from any thread, also before the wait begins."""
+    """Wakes the one thread or task that waits for it; may be rung from any thread, also before the wait begins.
+
+    Whoever waits looks again at what it waits for: a ring may be an old one.
+    """
 
     __slots__ = ("_rung", "_wake")
 
@@ -166,7 +175,7 @@ class Bell:
         self._wake: Callable[[], object] | None = None
 
     def ring(self) -> None:
-        """End the wait under way, or the next one."""
+        """End the wait under way, or the next one. A signal handler or a finalizer may do so."""
         self._rung = True
         wake = self._wake
         if wake is not None:
@@ -174,30 +183,26 @@ class Bell:
 
     def wait(self, seconds: float | None = None) -> None:
         """Block until it rings, or for so many seconds."""
-        woken = threading.Event()
-        self._wake = woken.set
+        woken = SimpleQueue[None]()  # not an Event: that is held where a signal handler may interrupt
+        self._wake = partial(woken.put, None)
         try:
             if not self._rung:  # looked at after the waker stands: a ring in between is not missed
-                woken.wait(seconds)
+                with contextlib.suppress(Empty):
+                    woken.get(timeout=None if seconds is None else min(max(seconds, 0.0), threading.TIMEOUT_MAX))
         finally:
             self._wake, self._rung = None, False
 
     async def await_(self, seconds: float | None = None) -> None:
         """`wait`, in a task."""
         import anyio
-        from anyio.lowlevel import current_token
 
-        woken, token, thread = anyio.Event(), current_token(), threading.get_ident()
-        loop = _asyncio_loop()
+        woken, thread, in_loop = anyio.Event(), threading.get_ident(), soon()
 
         def wake() -> None:
             if threading.get_ident() == thread:
                 woken.set()
-            elif loop is not None:
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(woken.set)
             else:
-                _run_in(token, woken.set)
+                in_loop(woken.set)
 
         self._wake = wake
         try:
@@ -208,12 +213,25 @@ class Bell:
             self._wake, self._rung = None, False
 
 
-def _run_in(token: Any, function: Callable[[], object]) -> None:
-    """Call *function* in the event loop of *token*, from another thread."""
-    from anyio import from_thread
+def soon() -> Callable[[Callable[[], object]], None]:
+    """What has a function called in the event loop that runs here, from any thread; not once the loop is over.
 
-    with contextlib.suppress(RuntimeError):  # the loop is over: nobody waits any more
-        from_thread.run_sync(function, token=token)
+    It does not wait for that: the loop may wait for the thread.
+    """
+    loop = asyncio_loop()
+    post: Callable[[Callable[[], object]], object]
+    if loop is not None:
+        post = loop.call_soon_threadsafe
+    else:
+        import trio
+
+        post = trio.lowlevel.current_trio_token().run_sync_soon
+
+    def call(function: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is over: nobody waits any more
+            post(function)
+
+    return call
 
 
 async def shielded(awaitable: Awaitable[Any]) -> Any:
@@ -222,7 +240,7 @@ async def shielded(awaitable: Awaitable[Any]) -> Any:
     asyncio delivers a cancellation once, so that it needs no shield; the scopes of trio, and of anyio on asyncio,
     deliver it at every await.
     """
-    if "anyio" not in sys.modules and _asyncio_loop() is not None:
+    if "anyio" not in sys.modules and asyncio_loop() is not None:
         return await awaitable
     import anyio
 
@@ -232,7 +250,7 @@ async def shielded(awaitable: Awaitable[Any]) -> Any:
 
 async def sleep(seconds: float) -> None:
     """Do nothing for some time."""
-    if _asyncio_loop() is None:
+    if asyncio_loop() is None:
         import anyio
 
         await anyio.sleep(seconds)
@@ -244,7 +262,7 @@ async def sleep(seconds: float) -> None:
 
 async def checkpoint() -> None:
     """Let other tasks have their turn; a cancellation arrives here."""
-    if _asyncio_loop() is None:
+    if asyncio_loop() is None:
         from anyio import lowlevel
 
         await lowlevel.checkpoint()
@@ -256,11 +274,11 @@ async def checkpoint() -> None:
 
 def waiter() -> Waiter:
     """A waiter for the event loop that runs here."""
-    loop = _asyncio_loop()
+    loop = asyncio_loop()
     return _AnyioWaiter() if loop is None else _AsyncioWaiter(loop)
 
 
-def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+def asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The asyncio loop that runs here, or None under another library. asyncio is not imported for sync programs."""
     module = sys.modules.get("asyncio")
     if module is None:

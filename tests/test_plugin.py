@@ -8,7 +8,7 @@ import importlib
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenarios import (
     FACES,
+    SYNC,
     AsyncWatched,
     Tick,
     Watched,
@@ -37,6 +38,7 @@ from eventflow import (
     Event,
     HandlerFailed,
     Part,
+    Pause,
     Plugin,
     Response,
     ResponseCompleted,
@@ -1304,3 +1306,133 @@ def test_rewrite_when_it_gives_no_text() -> None:
 
     with pytest.raises(UsageError, match=r"Forgets\.nothing must give text, not NoneType"):
         Dispatcher(Forgets()).run(answer("a"))
+
+
+# --- hooks that wait -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("hook", ["start", "finish", "stop"])
+def test_hook_when_it_pauses_goes_on_when_woken(face: str, hook: str) -> None:
+    """A hook that is a generator waits for a thread of its own; what was emitted meanwhile is dispatched at once."""
+    heard: list[int] = []
+    seen: list[list[int]] = []
+
+    def waits(self: Plugin, run: Run) -> Iterator[Any]:
+        done: list[int] = []
+
+        def work() -> None:
+            if hook != "stop":
+                run.emit(Tick(n=1))
+            done.append(1)
+            run.wake()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not done:
+            yield Pause()
+        thread.join()
+        yield Pause(0.01)
+        seen.append(list(heard))
+        if hook == "finish":
+            yield Tick(n=2)
+            seen.append(list(heard))
+
+    waiting = type("Waits", (Plugin,), {hook: waits, "__annotations__": {}})
+    flow = Dispatcher(waiting())
+    flow.on(Tick, lambda event: heard.append(event.n))
+    outcome = drive(face, AB, flow)
+    assert outcome.raised is None
+    if hook == "finish":
+        assert seen == [[1], [1, 2]]
+    elif hook == "stop":
+        assert seen == [[]]
+    assert heard == {"start": [1], "finish": [1, 2], "stop": []}[hook]
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("hook", ["start", "finish"])
+def test_hook_when_it_pauses_and_the_run_is_cancelled(face: str, hook: str) -> None:
+    """The generator is closed: its cleaning up is done, and the run ends."""
+    calls: list[str] = []
+
+    def waits(self: Plugin, run: Run) -> Iterator[Any]:
+        thread = threading.Thread(target=run.cancel)
+        thread.start()
+        try:
+            while True:
+                yield Pause()
+        finally:
+            thread.join()
+            calls.append("closed")
+
+    waiting = type("Waits", (Plugin,), {hook: waits, "__annotations__": {}})
+    outcome = drive(face, AB, Dispatcher(waiting()))
+    assert calls == ["closed"]
+    assert outcome.run.status == ("cancelled" if hook == "start" else "completed")
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_hook_when_it_pauses_and_is_interrupted(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a wait raises comes to the hook, and goes on from there; `stop` is called."""
+    calls: list[str] = []
+
+    class Waits(Plugin):
+        def finish(self, run: Run) -> Iterator[Any]:
+            try:
+                yield Pause("soon")  # type: ignore[arg-type]
+            finally:
+                calls.append("finish")
+
+        def stop(self, run: Run) -> None:
+            calls.append("stop")
+
+    outcome = drive(face, AB, Dispatcher(Waits()))
+    assert isinstance(outcome.raised, TypeError)
+    assert calls == ["finish", "stop"]
+
+
+def test_stop_when_it_gives_a_pause_and_the_run_was_dropped() -> None:
+    """Where nobody drives the run any more, a pause is not made."""
+    calls: list[str] = []
+
+    class Waits(Plugin):
+        def stop(self, run: Run) -> Any:
+            calls.append("stop")
+            return Pause(10)
+
+    run = Dispatcher(Waits()).open().__enter__()
+    del run
+    gc.collect()
+    assert calls == ["stop"]
+
+
+@pytest.mark.parametrize("face", ["run", "arun", "stream", "astream"])
+def test_source_when_plugins_finish_is_closed(face: str) -> None:
+    """The source is closed before plugins finish, once, and a cancellation there does not reach for it."""
+    make: Callable[..., Any] = Watched if face in SYNC else AsyncWatched
+    source = make(AB)
+    closed: list[int] = []
+
+    class Finishes(Plugin):
+        def finish(self, run: Run) -> None:
+            closed.append(source.closed)
+            assert run._interrupt is None
+            run.cancel()
+
+    flow = Dispatcher(Finishes())
+    if face == "run":
+        flow.run(source)
+    elif face == "stream":
+        assert len(list(flow.stream(source))) == len(AB)
+    else:
+
+        async def main() -> None:
+            if face == "arun":
+                await flow.arun(source)
+            else:
+                assert len([event async for event in flow.astream(source)]) == len(AB)
+
+        asyncio.run(main())
+    assert closed == [1]
+    assert source.closed == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from typing import Any
@@ -11,10 +12,13 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scenarios import AsyncWatched, Watched, answer, block, created, error
 
 from eventflow import Dispatcher, Event, Plugin, Run
 from eventflow.errors import APIStreamError, StreamInterrupted
+from eventflow.waiting import Bell
 
 AB = answer("a", "b")
 BACKENDS = ("asyncio", "trio")
@@ -219,3 +223,120 @@ def test_cancel_when_the_loop_is_closed_under_a_run() -> None:
     other.run_until_complete(cursor.aclose())  # type: ignore[attr-defined]
     other.close()
     assert (stream.run.status, source.closed) == ("cancelled", 1)
+
+
+# --- the bell --------------------------------------------------------------------------------------------------------
+
+
+def in_time(wait: Any) -> float:
+    """Call *wait*; returns the seconds that it took."""
+    begun = time.monotonic()
+    wait()
+    return time.monotonic() - begun
+
+
+FACES: dict[str, Any] = {
+    "thread": lambda bell, seconds=None: bell.wait(seconds),
+    "asyncio": lambda bell, seconds=None: anyio.run(bell.await_, seconds, backend="asyncio"),
+    "trio": lambda bell, seconds=None: anyio.run(bell.await_, seconds, backend="trio"),
+}
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_bell_when_rung_before_the_wait(face: str) -> None:
+    """A ring, or several, before the wait ends one wait, and no second one."""
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    FACES[face](bell)
+    assert in_time(lambda: FACES[face](bell, 0.03)) >= 0.03
+    FACES[face](bell, -1)  # no time at all
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("seconds", [None, 1e12, float("inf")])
+def test_bell_when_rung_from_a_thread(face: str, seconds: float | None) -> None:
+    """A ring from another thread ends the wait, be it bounded as it may."""
+    bell = Bell()
+    timer = threading.Timer(0.02, bell.ring)
+    timer.start()
+    FACES[face](bell, seconds)
+    timer.join()
+    bell.ring()  # the loop is over: nobody waits, and the next wait will not
+    FACES[face](bell)
+
+
+@settings(max_examples=20)
+@given(face=st.sampled_from([*FACES]), counts=st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_bell_when_many_threads_ring(face: str, counts: list[int]) -> None:
+    """Whoever waits until all has happened comes to its end, however the rings fall."""
+    bell = Bell()
+    done: list[int] = []
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            done.append(1)
+            bell.ring()
+
+    async def until_done() -> None:
+        while len(done) < sum(counts):
+            await bell.await_(10)
+
+    threads = [threading.Thread(target=work, args=(count,)) for count in counts]
+    for thread in threads:
+        thread.start()
+    begun = time.monotonic()
+    if face == "thread":
+        while len(done) < sum(counts):
+            bell.wait(10)
+    else:
+        anyio.run(until_done, backend=face)
+    assert time.monotonic() - begun < 5  # a ring that is missed would take 10 s
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bell_when_rung_in_its_own_loop(backend: str) -> None:
+    """A task of the same loop rings; a wait that is cancelled leaves nothing behind."""
+
+    async def main() -> None:
+        bell = Bell()
+        with anyio.move_on_after(0.01) as scope:
+            await bell.await_()
+        assert scope.cancelled_caught
+        async with anyio.create_task_group() as group:
+            group.start_soon(bell.await_)
+            await anyio.sleep(0.01)
+            bell.ring()
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bell_when_its_loop_is_blocked(backend: str) -> None:
+    """Ringing does not wait for the loop, which may wait for the thread that rings."""
+
+    async def main() -> None:
+        bell = Bell()
+        async with anyio.create_task_group() as group:
+            group.start_soon(bell.await_)
+            await anyio.sleep(0.01)
+            thread = threading.Thread(target=bell.ring)
+            thread.start()
+            thread.join(5)
+            assert not thread.is_alive()
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
+def test_bell_when_rung_by_a_signal_handler() -> None:
+    """A signal handler may ring while its own thread waits."""
+    bell = Bell()
+    before = signal.signal(signal.SIGALRM, lambda *_: bell.ring())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        assert in_time(lambda: bell.wait(5)) < 4
+    finally:
+        signal.signal(signal.SIGALRM, before)
