@@ -11,6 +11,7 @@ from eventflow_plugins.operators import drop, only, tap
 from eventflow_plugins.record import Record
 from eventflow_plugins.redact import Redact
 from eventflow_plugins.replaying import replay
+from eventflow_plugins.tee import Tee, tee
 from eventflow_plugins.terminal import Terminal
 from eventflow_plugins.tools import PendingCall, Slots, Tool, ToolContext, Tools, tool
 from eventflow_plugins.usage import Usage
@@ -22,6 +23,7 @@ __all__ = [
     "Record",
     "Redact",
     "Slots",
+    "Tee",
     "Terminal",
     "Tool",
     "ToolContext",
@@ -31,5 +33,6 @@ __all__ = [
     "only",
     "replay",
     "tap",
+    "tee",
     "tool",
 ]
