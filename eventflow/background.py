@@ -226,22 +226,17 @@ class _Remote:
         self._loop, self._name = loop, name
         self._function, self._then = function, then
         self._task: asyncio.Task[None] | None = None
-        self._cancelled = False
         loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
 
     def _begin(self) -> None:
-        if self._cancelled:
-            self._ended(None)
-            return
         self._task = self._loop.create_task(self._work(), name=self._name)
         self._task.add_done_callback(self._ended)
 
     async def _work(self) -> None:
         await self._function()
 
-    def _ended(self, task: asyncio.Task[None] | None) -> None:
-        if task is not None:
-            _look_at(task)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        _look_at(task)
         self.done = True
         self._then()
 
@@ -250,9 +245,8 @@ class _Remote:
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        self._cancelled = True
-        if self._task is not None:
-            self._task.cancel()
+        assert self._task is not None  # a loop does things in their order
+        self._task.cancel()
 
 
 # --- lanes -----------------------------------------------------------------------------------------------------------

@@ -368,9 +368,10 @@ class Chain:
 
         Before that, for what they emit, and after it, the handlers in the background come to the end of their queues.
         """
-        yield from self._empty_lanes()
-        if self.cancelled:
-            return
+        if self._lanes:
+            yield from self._empty_lanes()
+            if self.cancelled:
+                return
         for index, plugin in enumerate(self.plugins):
             for step in self._plan.steps:
                 if step.plugin == index and step.place in self._rewriters:
@@ -380,7 +381,8 @@ class Chain:
             if self.cancelled:
                 return
         yield from self.drain()
-        yield from self._empty_lanes()
+        if self._lanes:
+            yield from self._empty_lanes()
 
     def stop(self, left: BaseException | None) -> Generator[Any, Any, BaseException | None]:
         """The end of the handlers in the background, and every plugin's ``stop``, in reverse order.
@@ -396,7 +398,7 @@ class Chain:
         """
         self.closed = True
         self._waits = not isinstance(left, GeneratorExit)
-        endings = [("the background", self._close_lanes(left))]  # first: handlers use what plugins let go of
+        endings = [("the background", self._close_lanes(left))] if self._lanes else []  # first: it may use the plugins
         endings += [(f"{type(plugin).__qualname__}.stop", self._hook(plugin, "stop")) for plugin in self.plugins[::-1]]
         for name, steps in endings:
             try:

@@ -1242,3 +1242,21 @@ def test_loop_thread_when_closed_ends_what_is_under_way(caplog: pytest.LogCaptur
     assert done.wait(LONG)
     thread.close()
     assert [record.message for record in caplog.records] == ["failing failed"]
+
+
+def test_run_when_what_a_handler_emits_at_the_end_cancels_it() -> None:
+    """A run that is cancelled while its queues become empty ends without the rest."""
+    calls: list[str] = []
+
+    class Finishes(Plugin):
+        def finish(self, run: Run) -> None:
+            calls.append("finish")
+
+    def emits(event: Event, run: Run) -> None:
+        run.emit(Tick())
+
+    flow = Dispatcher(Finishes())
+    flow.on(ResponseCompleted, emits, background=True)
+    flow.on(Tick, lambda event, run: run.cancel())
+    flow.run(AB)
+    assert calls == []

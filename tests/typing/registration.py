@@ -21,6 +21,7 @@ from eventflow import (
     state,
     transform,
 )
+from eventflow.background import Lane
 
 flow = Dispatcher()
 
@@ -55,6 +56,17 @@ def several(event: TextDelta | TextDone) -> None: ...
 @flow.on("tool")
 @flow.on("response.*.delta", order=1, errors="isolate")
 def by_name(event: Event) -> None: ...
+
+
+# one in the background is typed as any other; a misspelt option is an error
+@flow.on(TextDelta, background=True, queue=4, overflow="coalesce", patience=None)
+def slow(event: TextDelta) -> int:
+    return len(event.delta)
+
+
+assert_type(slow(TextDelta("x")), int)
+flow.on(TextDelta, lambda event: event.delta.upper(), background=True, errors="isolate")
+flow.on(TextDelta, print, background=True, overflow="drop")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 # a handler that does not fit is an error
@@ -95,6 +107,11 @@ class WordCount(Plugin):
     @rewrite("text")
     def shout(self, text: str) -> str:
         return text.upper()
+
+    def start(self, run: Run) -> None:
+        lane = run.background(show, queue=4, overflow="coalesce")
+        assert_type(lane(TextDelta("x")), Lane | None)
+        run.background(show, overflow="drop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 class Chosen(Plugin):
