@@ -283,7 +283,7 @@ class Chain:
                     if self.attention:  # which the handler may be waiting for
                         yield from self.drain()
                     if self.cancelled:
-                        return
+                        break
 
     def _close_lanes(self, left: BaseException | None) -> Steps:
         for lane in self._lanes:
