@@ -131,7 +131,7 @@ def test_table_when_compared_with_the_vocabulary_has_every_event() -> None:
     """Every event of the vocabulary stands in it, but for those that may come anywhere; its states are reachable."""
     known = {cls for cls in event_classes().values() if cls.__module__.startswith("eventflow.events.")}
     standing = frozenset[type[Event]]().union(*(machine.events for machine in ORDER))
-    anywhere = {"eventflow.tool_output", "eventflow.tool_progress", "eventflow.handler_failed"}
+    anywhere = {f"eventflow.{name}" for name in ("tool_output", "tool_progress", "handler_failed", "turn_started")}
     assert {cls.type for cls in known - standing} == anywhere
     assert standing <= known
     for machine in ORDER:
