@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
 import hashlib
 import inspect
+import json
 import logging
 import re
 import threading
@@ -13,10 +16,11 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import attrs
+import msgspec
 
 from eventflow import Run, ToolCall, ToolOutput, ToolProgress
 from eventflow.background import Job, await_thread
-from eventflow.errors import ToolError, UsageError, excerpt
+from eventflow.errors import ToolError, UsageError
 from eventflow.events import encode_json
 from eventflow.routing import is_async, name_of
 from eventflow_plugins.tools.definition import Tool, ToolContext
@@ -27,8 +31,14 @@ Outcome: TypeAlias = Literal["ok", "error", "timeout", "denied", "unknown", "inv
 
 _log: Final = logging.getLogger("eventflow.tools")
 _MESSAGE: Final = 500  # characters of an exception's message that the model is told
+_SHOWN: Final = 100  # characters of a name or id in a log line
+_MARKER: Final = 64  # bytes kept for what stands in the place of what is left out
+# What drives terminals: sequences that are whole, then every control character that is left but tab and line ends.
 _ESCAPES: Final = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[@-_])"
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 )
 
 
@@ -38,7 +48,7 @@ class PendingCall:
 
     Attributes:
         name: The tool.
-        arguments: What the function will be called with, by name.
+        arguments: What the function will be called with, by name: a copy, so that what is done to it changes nothing.
         call_id: The id of the call.
         text: What the model wrote.
         dangerous: Whether the tool is.
@@ -102,13 +112,16 @@ class Slots:
 class Call:
     """A call of a tool.
 
-    The run's thread or task makes, starts and expires it; the worker runs it. Whoever settles it first decides.
+    The run's thread or task makes, starts and expires it; the worker runs it. Whoever settles it first decides, and
+    gives its slot back.
 
     Attributes:
         event: The call as it came.
         call_id: What its output names.
         outcome: How it ended, None before.
         output: What goes back to the model.
+        duration: How long it ran, in seconds; None where it did not.
+        over: Whether it has ended and its `ToolOutput` was handed to the run.
         timeout: Seconds that it may take, or None.
         deadline: When it has taken too long, by the run's clock; None while it has not begun.
         job: The worker, None before.
@@ -122,6 +135,8 @@ class Call:
         self.call_id = call_id
         self.outcome: Outcome | None = None
         self.output = ""
+        self.duration: float | None = None
+        self.over = False
         self.timeout: float | None = None
         self.deadline: float | None = None
         self.job: Job | None = None
@@ -136,7 +151,7 @@ class Call:
         self._slots: Slots | None = None
         self._progress: ToolProgress | None = None
         self._reporting = False
-        self._digest = hashlib.sha256(event.arguments.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self._digest = hashlib.sha256(event.arguments.encode("utf-8", "surrogatepass")).hexdigest()
         self.tell("requested")
 
     @property
@@ -152,31 +167,42 @@ class Call:
     def tell(self, step: str, **more: object) -> None:
         """Note a step for those who audit: what, for which call; of the arguments a hash."""
         words = "".join(f" {name}={value}" for name, value in more.items())
-        name, call_id = excerpt(self.event.name, 100), excerpt(self.call_id, 100)
-        _log.info("%s tool %s call=%s arguments=sha256:%s %s%s", self._run.id, name, call_id, self._digest, step, words)
+        name, call_id = _quoted(self.event.name), _quoted(self.call_id)
+        _log.info("%s %s%s tool=%s call=%s arguments=sha256:%s", self._run.id, step, words, name, call_id, self._digest)
 
     # --- settling: from any thread -----------------------------------------------------------------------------------
 
     def settle(self, outcome: Outcome, output: str, *, quietly: bool = False) -> bool:
         """End the call, unless it has ended; returns whether this did it. *quietly* dispatches no `ToolOutput`."""
+        limited = _limited(_ESCAPES.sub("", output), self._limit)
         with self._lock:
             if self.outcome is not None:
                 return False
-            self.output = _limited(output, self._limit)
-            self.outcome = outcome
+            self.output, self.outcome = limited, outcome
+            if self._began is not None:
+                self.duration = self._run.now() - self._began
             slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.give()
-        duration = None if self._began is None else self._run.now() - self._began
-        self.tell("ended", outcome=outcome, duration=None if duration is None else round(duration, 3))
-        if not quietly:
-            self._emit(ToolOutput(self.call_id, self.output, self.event.name, outcome, duration))
+        try:
+            if slots is not None:
+                slots.give()
+            self.tell("ended", outcome=outcome, duration=None if self.duration is None else round(self.duration, 3))
+            if not quietly:
+                self._emit(self.told())
+        finally:
+            self.over = True
         return True
+
+    def told(self) -> ToolOutput:
+        """Its end as an event."""
+        return ToolOutput(self.call_id, self.output, self.event.name, str(self.outcome), self.duration)
 
     def failed(self, error: BaseException) -> None:
         """The tool raised: the model is told the type and a short message, and the log everything."""
-        _log.debug("tool %s failed in run %s", excerpt(self.event.name, 100), self._run.id, exc_info=error)
-        message = str(error)[:_MESSAGE]
+        _log.debug("tool %s failed in run %s", _quoted(self.event.name), self._run.id, exc_info=error)
+        try:
+            message = str(error)[:_MESSAGE]
+        except Exception as unspeakable:  # an exception of the tool's own, which cannot say what it is
+            message = f"its message cannot be read ({type(unspeakable).__name__})"
         self.settle("error", f"{type(error).__name__}: {message}" if message else type(error).__name__)
 
     def _emit(self, event: ToolOutput | ToolProgress) -> None:
@@ -210,79 +236,116 @@ class Call:
     def bind(self, context: object, timeout: float | None, slots: Slots) -> None:
         """It is about to begin, and has one of the *slots*."""
         assert self.tool is not None
+        self._slots = slots
         self._context = ToolContext(self.call_id, self.tool.name, self._key(), context, self.report)
         self.timeout = self.tool.timeout or timeout
-        self._slots = slots
 
     def work(self, approve: Approve | None) -> None:
         """Run it in a thread of its own: approval and tool are plain functions."""
         try:
-            if approve is None or self._allowed(_verdict(approve, self._pending())):
-                self._begin()
-                self._give(self._run_here())
-        except (Exception, SystemExit) as error:
+            if (approve is None or self._allowed(self._verdict(approve))) and self._begin():
+                result = self._run_here()
+                if result is not None:
+                    getattr(result, "close", _nothing)()  # or Python warns that it was never awaited
+                    raise ToolError("the function gave an awaitable; make it an async function")
+        except BaseException as error:  # whatever it is: nobody else hears of it here
             self.failed(error)
 
     async def awork(self, approve: Approve | None) -> None:
         """Run it in a task of its own; what is a plain function, in a thread."""
         assert self.tool is not None
+        thread = f"eventflow-tool {self.tool.name}"
         try:
             if approve is not None:
                 if is_async(approve):
-                    verdict = await _averdict(approve, self._pending())
+                    verdict = await self._averdict(approve)
                 else:
-                    ask = functools.partial(_verdict, approve, self._pending())
-                    verdict = await await_thread(ask, name=f"eventflow-approve {self.tool.name}")
+                    verdict = await await_thread(functools.partial(self._verdict, approve), name=thread)
                 if not self._allowed(verdict):
                     return
-            self._begin()
-            if self.tool.is_async:
-                self._give(await self._afollow(self._invoke()))
-            else:
-                self._give(await await_thread(self._run_here, name=f"eventflow-tool {self.tool.name}"))
-        except (Exception, SystemExit) as error:
+            if not self._begin():
+                return
+            if is_async(self.tool.function):
+                result: Any = self._invoke()
+            else:  # also a plain wrapper of an async function
+                result = await await_thread(self._run_here, name=thread)
+            if result is not None:
+                self._give(await self._afollow(result))
+        except BaseException as error:
+            if _passes(error):
+                self.settle("error", "it was cancelled")  # by itself: where the run does that, it has settled it
+                raise
             self.failed(error)
-        except BaseException:  # cancelled: by the run, which has settled it, or by the tool itself
-            self.settle("error", "it was cancelled")
-            raise
 
     def _pending(self) -> PendingCall:
         assert self.tool is not None
-        text, dangerous = self.event.arguments, self.tool.dangerous
-        return PendingCall(self.tool.name, self.arguments, self.call_id, text, dangerous, self._run)
+        arguments, text = copy.deepcopy(self.arguments), self.event.arguments
+        return PendingCall(self.tool.name, arguments, self.call_id, text, self.tool.dangerous, self._run)
+
+    def _verdict(self, approve: Approve) -> bool:
+        """Whether it is allowed, by a plain function in a thread; what fails, denies."""
+        try:
+            verdict = approve(self._pending())
+            if inspect.isawaitable(verdict):
+                getattr(verdict, "close", _nothing)()
+                raise ToolError("it gave an awaitable; make it an async function")
+        except BaseException as error:
+            self._unsure(approve, error)
+            return False
+        return verdict is True
+
+    async def _averdict(self, approve: Approve) -> bool:
+        try:
+            return (await approve(self._pending())) is True
+        except BaseException as error:
+            if _passes(error):
+                raise
+            self._unsure(approve, error)
+            return False
+
+    def _unsure(self, approve: Approve, error: BaseException) -> None:
+        _log.error("%s failed; the call of %s is denied", name_of(approve), _quoted(self.event.name), exc_info=error)
 
     def _allowed(self, verdict: bool) -> bool:
+        if self.outcome is not None:  # the answer comes too late
+            return False
         self.tell("approved" if verdict else "denied")
         if not verdict:
             self.settle("denied", "the call was not approved")
         return verdict
 
-    def _begin(self) -> None:
-        """From now on its time counts."""
-        self._began = self._run.now()
-        if self.timeout is not None:
-            self.deadline = self._began + self.timeout
+    def _begin(self) -> bool:
+        """From now on its time counts; False where it was settled before."""
+        with self._lock:
+            if self.outcome is not None:
+                return False
+            self._began = self._run.now()
+            if self.timeout is not None:
+                self.deadline = self._began + self.timeout
         self.tell("started")
         self._run.wake()  # which waits until the deadline
+        return True
 
     def _invoke(self) -> Any:
         assert self.tool is not None
         assert self._context is not None
-        if self.outcome is not None:  # settled while it was approved: the run is over
-            raise ToolError("the run has ended")
         return self.tool.call(self.arguments, self._context)
 
-    def _run_here(self) -> object:
-        """The output of a plain function: of a generator what it returns, else the last that it yielded."""
-        result = self._invoke()
-        if inspect.isawaitable(result):
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
-            raise ToolError("the function gave an awaitable; make it an async function")
-        if not isinstance(result, types.GeneratorType):
-            return result
-        generator = cast("Generator[object, None, object]", result)
+    def _run_here(self) -> Any:
+        """Run a plain function to its end, in a thread. What must be awaited is given back, anything else is None."""
+        try:
+            result = self._invoke()
+            if inspect.isawaitable(result) or isinstance(result, types.AsyncGeneratorType):
+                return result  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(result, types.GeneratorType):
+                result = self._follow(cast("Generator[object, None, object]", result))
+            self._give(result)
+        except BaseException as error:  # whatever it is: in a thread it is no cancellation
+            self.failed(error)
+        return None
+
+    def _follow(self, generator: Generator[object, None, object]) -> object:
+        """What a generator returns, else the last that it yielded."""
         last: object = None
         while self.outcome is None:
             try:
@@ -291,59 +354,68 @@ class Call:
                 return last if end.value is None else end.value
             self.report(last)
         generator.close()
-        return last
+        return None
 
     async def _afollow(self, result: Any) -> object:
         if not isinstance(result, types.AsyncGeneratorType):
             return await result
         last: object = None
-        async for last in cast("AsyncGenerator[object]", result):
-            self.report(last)
+        async with contextlib.aclosing(cast("AsyncGenerator[object]", result)) as generator:
+            async for last in generator:
+                self.report(last)
         return last
 
     def _give(self, output: object) -> None:
         self.settle("ok", _text_of(output))
 
     def _key(self) -> str:
-        response = self._run.response.id
-        return hashlib.sha256(repr((response, self.call_id, self.event.name, self._digest)).encode()).hexdigest()[:32]
+        where = self._run.response.id or self._run.id  # some servers give responses no id
+        return hashlib.sha256(repr((where, self.call_id, self.event.name, self._digest)).encode()).hexdigest()[:32]
 
 
-def _verdict(approve: Approve, pending: PendingCall) -> bool:
-    """Whether a call is allowed; what fails, denies."""
-    try:
-        return approve(pending) is True
-    except Exception:
-        _log.exception("%s failed; the call of %s is denied", name_of(approve), pending.name)
-        return False
+def _nothing() -> None:
+    """There is nothing to close."""
 
 
-async def _averdict(approve: Approve, pending: PendingCall) -> bool:
-    try:
-        return (await approve(pending)) is True
-    except Exception:
-        _log.exception("%s failed; the call of %s is denied", name_of(approve), pending.name)
-        return False
+def _passes(error: BaseException) -> bool:
+    """Whether an exception in a task is not the tool's own: the task is cancelled, or Ctrl-C was pressed."""
+    from anyio import get_cancelled_exc_class
+
+    if isinstance(error, KeyboardInterrupt):  # which comes in the main thread only
+        return threading.current_thread() is threading.main_thread()
+    return isinstance(error, GeneratorExit | get_cancelled_exc_class())
+
+
+def _quoted(text: str) -> str:
+    """Foreign text as one word of a log line, which it cannot break, end or forge."""
+    return json.dumps(text[:_SHOWN])
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------------
 
 
 def _text_of(output: object) -> str:
-    """An output as the model reads it: text as it is, but for what drives terminals; everything else as JSON."""
+    """An output as the model reads it: text as it is, everything else as JSON."""
     if isinstance(output, str):
-        return _ESCAPES.sub("", output)
-    if hasattr(output, "model_dump"):  # of pydantic
-        output = cast("Any", output).model_dump(mode="json")
-    return encode_json(output).decode()
+        return output
+    return encode_json(msgspec.to_builtins(output, enc_hook=_plain, str_keys=True)).decode()
+
+
+def _plain(value: Any) -> object:
+    """What msgspec has no JSON for: pydantic's models; and whatever events may hold."""
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else json.loads(encode_json(value))
 
 
 def _limited(text: str, most: int) -> str:
-    """*text* in at most *most* bytes of UTF-8: its head and its tail."""
-    data = text.encode("utf-8", "surrogatepass")
+    """*text* in at most *most* bytes of UTF-8: its head and its tail. Half a surrogate pair becomes U+FFFD."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        data = text.encode()
     if len(data) <= most:
         return text
-    marker = f"\n[... {len(data) - most} bytes left out ...]\n"
-    kept = max(0, most - len(marker))
+    kept = max(0, most - _MARKER)
+    marker = f"\n[... {len(data) - kept} bytes left out ...]\n"
     head, tail = data[: kept - kept // 2], data[len(data) - kept // 2 :]
-    return head.decode("utf-8", "ignore") + marker + tail.decode("utf-8", "ignore")
+    return (head.decode("utf-8", "ignore") + marker + tail.decode("utf-8", "ignore"))[:most]

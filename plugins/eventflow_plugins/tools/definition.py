@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import inspect
 import json
+import math
 import re
+import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, cast, overload
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast, overload
 
 import attrs
 import msgspec
 
 from eventflow.errors import ToolError
-from eventflow.events import JSON
+from eventflow.events import JSON, encode_json
 from eventflow.routing import is_async, name_of
 from eventflow.schema import schema_of
 
-__all__ = ["InvalidArguments", "Tool", "ToolContext", "tool"]
+__all__ = ["InvalidArguments", "Tool", "ToolContext", "is_seconds", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+Reader: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes of what a JSON object holds the arguments of a function; what it raises is the model's fault."""
+Parameters: TypeAlias = "list[tuple[inspect.Parameter, Any]]"
+"""Parameters with the types that their annotations mean."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the providers let a tool be called
 _SETTINGS = "__eventflow_tool__"
@@ -99,9 +107,14 @@ def tool(function: Any = None, /, **settings: Any) -> Any:  # noqa: D417  # the 
     _check_settings(said)
 
     def decorate(function: F) -> F:
-        if not callable(function):
-            raise ToolError(f"@tool decorates a function, not {function!r}")
-        setattr(function, _SETTINGS, said)
+        bound = isinstance(function, types.MethodType)  # of one object: the settings would be those of all
+        target: Any = None if bound else getattr(function, "__func__", function)  # of a staticmethod
+        if not callable(target):
+            raise ToolError(f"@tool decorates a function where it is defined, not {function!r}")
+        try:
+            setattr(target, _SETTINGS, said)
+        except AttributeError as error:  # a builtin
+            raise ToolError(f"@tool cannot decorate {function!r}; decorate a function that calls it") from error
         return function
 
     return decorate if function is None else decorate(function)
@@ -110,13 +123,20 @@ def tool(function: Any = None, /, **settings: Any) -> Any:  # noqa: D417  # the 
 def _check_settings(settings: _Settings) -> None:
     if settings.name is not None and not (isinstance(settings.name, str) and _NAME.fullmatch(settings.name)):
         raise ToolError(f"a tool cannot be called {settings.name!r}: 1 to 64 letters, digits, _ and -")
-    seconds: object = settings.timeout
-    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0):
-        raise ToolError(f"@tool(timeout=...) takes seconds, more than 0, not {seconds!r}")
+    if settings.timeout is not None and not is_seconds(settings.timeout):
+        raise ToolError(f"@tool(timeout=...) takes seconds, more than 0, not {settings.timeout!r}")
+    for name in ("dangerous", "parallel"):
+        if type(getattr(settings, name)) is not bool:
+            raise ToolError(f"@tool({name}=...) is True or False, not {getattr(settings, name)!r}")
     if settings.kind not in ("function", "custom"):
         raise ToolError(f'@tool(kind=...) is "function" or "custom", not {settings.kind!r}')
     if settings.format is not None and settings.kind != "custom":
         raise ToolError('@tool(format=...) is for free text; add kind="custom"')
+
+
+def is_seconds(value: object) -> bool:
+    """Whether *value* can be waited for: a number, more than 0, and finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @attrs.frozen(eq=False)
@@ -130,7 +150,7 @@ class Tool:
         dangerous: Whether each call needs approval.
         parallel: Whether it may run beside other calls of its response.
         timeout: Seconds that a call may take, or None for those of `Tools`.
-        is_async: Whether it must be awaited.
+        is_async: Whether it must be awaited: it, or what it is a plain wrapper of, is async.
     """
 
     function: Callable[..., Any]
@@ -140,8 +160,8 @@ class Tool:
     parallel: bool
     timeout: float | None
     is_async: bool
-    _decode: Callable[[dict[str, Any]], dict[str, Any]] = attrs.field(alias="decode", repr=False)
-    _positional: tuple[str, ...] = attrs.field(alias="positional", default=())
+    _decode: Reader = attrs.field(alias="decode", repr=False)
+    _positional: tuple[inspect.Parameter, ...] = attrs.field(alias="positional", default=())
     _context: str | None = attrs.field(alias="context", default=None)  # the parameter that takes the `ToolContext`
 
     @property
@@ -156,16 +176,21 @@ class Tool:
         Raises:
             ToolError: It has no schema; the message names parameter and reason.
         """
-        if not callable(function):
+        if not callable(function) or isinstance(function, type):
             raise ToolError(f"a tool is a function, not {function!r}")
-        settings: _Settings = getattr(function, _SETTINGS, _Settings())
+        layers = tuple(_layers(function))
+        said = [each for layer in layers if isinstance(each := getattr(layer, _SETTINGS, None), _Settings)]
+        settings = said[0] if said else _Settings()
         name = settings.name or name_of(function).rpartition(".")[2]
         if not _NAME.fullmatch(name):
             raise ToolError(f"a tool cannot be called {name!r}: name it with @tool(name=...)")
-        parameters = _parameters(function, name)
-        context = next((parameter.name for parameter, kind in parameters if kind is ToolContext), None)
-        taken = [(parameter, kind) for parameter, kind in parameters if kind is not ToolContext]
-        about, explained = _read_docstring(inspect.getdoc(function) or "")
+        parameters = _parameters(function, layers, name)
+        contexts = [parameter.name for parameter, kind in parameters if _is_context(kind)]
+        if len(contexts) > 1:
+            raise ToolError(f"tool {name!r}: one parameter takes the ToolContext, not {' and '.join(contexts)}")
+        taken = [(parameter, kind) for parameter, kind in parameters if not _is_context(kind)]
+        texts = (inspect.getdoc(layer) for layer in layers if not isinstance(layer, functools.partial))
+        about, explained = _read_docstring(next(filter(None, texts), ""))
         described: dict[str, JSON] = {"name": name}
         if settings.description or about:
             described["description"] = settings.description or about
@@ -177,13 +202,13 @@ class Tool:
             function=function,
             name=name,
             definition={"type": settings.kind, **described, **definition},
-            dangerous=settings.dangerous,
+            dangerous=any(each.dangerous for each in said),  # what is around a function does not make it harmless
             parallel=settings.parallel,
             timeout=settings.timeout,
-            is_async=is_async(function),
+            is_async=any(map(is_async, layers)),
             decode=decode,
-            positional=tuple(p.name for p, _ in parameters if p.kind is p.POSITIONAL_ONLY),
-            context=context,
+            positional=tuple(p for p, _ in parameters if p.kind is p.POSITIONAL_ONLY),
+            context=contexts[0] if contexts else None,
         )
 
     def arguments(self, text: str, *, most: int, depth: int) -> dict[str, Any]:
@@ -200,133 +225,168 @@ class Tool:
         if len(text) > most:
             raise InvalidArguments(f"the arguments have {len(text)} characters; at most {most} are taken")
         if self.kind == "custom":
+            _check_text(text)
             return self._decode({"": text})
-        return self._decode(_read_object(text, depth))
+        given = _read_object(text, depth)
+        try:
+            return self._decode(given)
+        except InvalidArguments:
+            raise
+        except msgspec.ValidationError as error:
+            raise InvalidArguments(str(error)[:_SHOWN]) from error
+        except Exception as error:  # of the user's own types, which look at what they are made of
+            raise InvalidArguments(f"{type(error).__name__}: {error}"[:_SHOWN]) from error
 
     def call(self, arguments: Mapping[str, Any], context: ToolContext) -> Any:
         """Call the function, with what `arguments` gave."""
         given = dict(arguments)
         if self._context is not None:
             given[self._context] = context
-        return self.function(*(given.pop(name) for name in self._positional if name in given), **given)
+        return self.function(*[given.pop(each.name, each.default) for each in self._positional], **given)
 
 
 # --- signatures ------------------------------------------------------------------------------------------------------
 
 
-def _parameters(function: Callable[..., Any], name: str) -> list[tuple[inspect.Parameter, Any]]:
+def _layers(function: Any) -> Iterator[Any]:
+    """What is called, and what that calls in turn, down to the function whose signature counts."""
+    while True:
+        yield function
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, types.MethodType):
+            function = function.__func__
+        elif hasattr(function, "__wrapped__") and not hasattr(function, "__signature__"):
+            function = function.__wrapped__
+        elif inspect.isroutine(function):
+            return
+        else:
+            function = type(function).__call__
+
+
+def _parameters(function: Callable[..., Any], layers: tuple[Any, ...], name: str) -> Parameters:
+    annotated = {each: kind for each, kind in getattr(layers[-1], "__annotations__", {}).items() if each != "return"}
+    inner: Any = types.SimpleNamespace(__annotations__=annotated)
     try:
         signature = inspect.signature(function)
-        target = function if inspect.isroutine(function) else type(function).__call__
-        hints = typing.get_type_hints(getattr(function, "func", target), include_extras=True)
-    except (NameError, TypeError, ValueError) as error:
+        hints = typing.get_type_hints(inner, getattr(layers[-1], "__globals__", {}), include_extras=True)
+    except Exception as error:  # annotations are code of any kind
         raise ToolError(f"tool {name!r}: its signature cannot be read: {error}") from error
-    found: list[tuple[inspect.Parameter, Any]] = []
+    bound = {each for layer in layers if isinstance(layer, functools.partial) for each in layer.keywords}
+    found: Parameters = []
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ToolError(f"tool {name!r}: a model cannot be told of {parameter}; name each parameter")
-        if parameter.name not in hints:
+        if parameter.name in bound:  # the program has decided: the model must not
+            continue
+        kind = hints.get(parameter.name, parameter.annotation)
+        if kind is parameter.empty:
             raise ToolError(
                 f"tool {name!r}: parameter {parameter.name!r} has no annotation, so that there is no schema for it; "
                 f"write {parameter.name}: str"
             )
-        found.append((parameter, hints[parameter.name]))
+        found.append((parameter, kind))
     return found
 
 
-def _custom(
-    name: str, taken: list[tuple[inspect.Parameter, Any]], settings: _Settings
-) -> tuple[dict[str, JSON], Callable[[dict[str, Any]], dict[str, Any]]]:
-    if len(taken) != 1 or taken[0][1] is not str:
+def _is_context(kind: Any) -> bool:
+    return kind is ToolContext or ToolContext in typing.get_args(kind)
+
+
+def _custom(name: str, taken: Parameters, settings: _Settings) -> tuple[dict[str, JSON], Reader]:
+    if len(taken) != 1 or (taken[0][1] is not str and getattr(taken[0][1], "__origin__", None) is not str):
         raise ToolError(f"tool {name!r}: a custom tool takes one str, the text that the model writes")
     parameter = taken[0][0].name
     definition: dict[str, JSON] = {} if settings.format is None else {"format": dict(settings.format)}
     return definition, lambda given: {parameter: given[""]}
 
 
-def _function(
-    name: str, taken: list[tuple[inspect.Parameter, Any]], explained: Mapping[str, str]
-) -> tuple[dict[str, JSON], Callable[[dict[str, Any]], dict[str, Any]]]:
+def _function(name: str, taken: Parameters, explained: Mapping[str, str]) -> tuple[dict[str, JSON], Reader]:
     optional = {p.name: p.default for p, _ in taken if p.default is not p.empty}
+    build = _by_pydantic if any(_is_pydantic(kind) for _, kind in taken) else _by_msgspec
     try:
-        kind, decode = (_by_pydantic if any(map(_is_pydantic, (t for _, t in taken))) else _by_msgspec)(name, taken)
+        kind, read = build(name, [(p, kind, _description(kind, explained.get(p.name))) for p, kind in taken])
         schema, strict = schema_of(kind, strict=not optional)  # strict mode has no words for what may be left out
-    except ToolError:
-        raise
+        loose, _ = schema_of(kind, strict=False)
     except Exception as error:  # TypeError of msgspec; pydantic's own
-        raise ToolError(f"tool {name!r}: there is no JSON schema of its signature: {error}") from error
+        raise ToolError(f"tool {name!r}: {_blame(name, taken, build)}: {_line(error)}") from error
     schema.pop("title", None)
     properties = cast("dict[str, dict[str, JSON]]", schema.setdefault("properties", {}))
     schema["additionalProperties"] = False
     for parameter, value in properties.items():
-        if parameter in explained:
-            value.setdefault("description", explained[parameter])
         value.pop("title", None)
+        value.pop("default", None)
         if parameter in optional and (default := _as_json(optional[parameter])) is not None:
             value["default"] = default
+
+    def decode(given: dict[str, Any]) -> dict[str, Any]:
+        arguments = read(given)
+        _check_known(given, loose)
+        return arguments
+
     return {"parameters": schema, "strict": strict}, decode
 
 
-def _by_msgspec(
-    name: str, taken: list[tuple[inspect.Parameter, Any]]
-) -> tuple[Any, Callable[[dict[str, Any]], dict[str, Any]]]:
-    fields: list[Any] = [
-        (p.name, kind) if p.default is p.empty else (p.name, kind | msgspec.UnsetType, msgspec.UNSET)
-        for p, kind in taken
-    ]
-    struct = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
-    schema, _ = schema_of(struct, strict=False)
-    definitions = cast("dict[str, Any]", schema.get("$defs", {}))
-
-    def decode(given: dict[str, Any]) -> dict[str, Any]:
-        unknown = _unknown(given, schema, definitions, "$")
-        if unknown is not None:
-            raise InvalidArguments(unknown)
+def _blame(name: str, taken: Parameters, build: Callable[..., tuple[Any, Reader]]) -> str:
+    """What has no schema: the first parameter that has none of its own, else the signature."""
+    for parameter, kind in taken:
         try:
-            values = msgspec.convert(given, struct)
-        except msgspec.ValidationError as error:
-            raise InvalidArguments(str(error)[:_SHOWN]) from error
-        read = ((p.name, getattr(values, p.name)) for p, _ in taken)
-        return {parameter: value for parameter, value in read if value is not msgspec.UNSET}
-
-    return struct, decode
+            schema_of(build(name, [(parameter, kind, None)])[0])
+        except Exception:
+            return f"there is no JSON schema of parameter {parameter.name!r}"
+    return "there is no JSON schema of its signature"
 
 
-def _unknown(value: Any, schema: Any, definitions: Mapping[str, Any], path: str) -> str | None:
-    """What *value* has that *schema* does not speak of: msgspec ignores it in dataclasses and typed dicts."""
-    while "$ref" in schema:
-        schema = definitions[schema["$ref"].rpartition("/")[2]]
-    for options in (schema.get("anyOf"), schema.get("oneOf")):
-        if options:
-            faults = [_unknown(value, option, definitions, path) for option in options]
-            return None if None in faults else faults[0]
-    if isinstance(value, list) and isinstance(schema.get("items"), dict):
-        elements = cast("Any", value)
-        inner = ((element, schema["items"], f"{path}[...]") for element in elements)
-    elif isinstance(value, dict) and "properties" in schema:
-        mapping, properties = cast("dict[str, Any]", value), schema["properties"]
-        for key in mapping:
-            if key not in properties:
-                return f"Object contains unknown field `{key[:_SHOWN]}` - at `{path}`"
-        inner = ((mapping[key], properties[key], f"{path}.{key}") for key in mapping)
-    else:
-        return None
-    return next((fault for each in inner if (fault := _unknown(*each[:2], definitions, each[2])) is not None), None)
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:_SHOWN]
+
+
+def _description(kind: Any, explained: str | None) -> str | None:
+    """What the model is told of a parameter: what its annotation says, else the docstring."""
+    said = (each if isinstance(each, str) else getattr(each, "description", None) for each in _metadata(kind))
+    return next((each for each in said if isinstance(each, str)), explained)
+
+
+def _metadata(kind: Any) -> tuple[Any, ...]:
+    return cast("tuple[Any, ...]", getattr(kind, "__metadata__", ()))
+
+
+Described: TypeAlias = "list[tuple[inspect.Parameter, Any, str | None]]"
+
+
+def _by_msgspec(name: str, taken: Described) -> tuple[Any, Reader]:
+    fields: list[Any] = []
+    for parameter, kind, text in taken:
+        told = kind if text is None else Annotated[kind, msgspec.Meta(description=text)]
+        if parameter.default is parameter.empty:
+            fields.append((parameter.name, told))
+        else:
+            fields.append((parameter.name, told | msgspec.UnsetType, msgspec.UNSET))
+    struct = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
+
+    def read(given: dict[str, Any]) -> dict[str, Any]:
+        values = msgspec.convert(given, struct, str_keys=True)
+        found = ((parameter.name, getattr(values, parameter.name)) for parameter, _, _ in taken)
+        return {parameter: value for parameter, value in found if value is not msgspec.UNSET}
+
+    return struct, read
 
 
 def _is_pydantic(kind: Any) -> bool:
     return hasattr(kind, "model_json_schema") or any(map(_is_pydantic, typing.get_args(kind)))
 
 
-def _by_pydantic(
-    name: str, taken: list[tuple[inspect.Parameter, Any]]
-) -> tuple[Any, Callable[[dict[str, Any]], dict[str, Any]]]:
+def _by_pydantic(name: str, taken: Described) -> tuple[Any, Reader]:
     import pydantic
 
-    fields: dict[str, Any] = {p.name: (kind, ... if p.default is p.empty else p.default) for p, kind in taken}
+    fields: dict[str, Any] = {}
+    for parameter, kind, text in taken:
+        told = kind if text is None else Annotated[kind, pydantic.Field(description=text)]
+        # not the default itself: what a call leaves out is left out of the arguments, and it need not be JSON
+        fields[parameter.name] = (told, ... if parameter.default is parameter.empty else None)
     model = pydantic.create_model(name, __config__=pydantic.ConfigDict(extra="forbid"), **fields)
 
-    def decode(given: dict[str, Any]) -> dict[str, Any]:
+    def read(given: dict[str, Any]) -> dict[str, Any]:
         try:  # as JSON, in which a date is a text
             values = model.model_validate_json(json.dumps(given), strict=True)
         except pydantic.ValidationError as error:
@@ -334,14 +394,70 @@ def _by_pydantic(
             raise InvalidArguments("; ".join(faults)[:_SHOWN]) from error
         return {parameter: getattr(values, parameter) for parameter in values.model_fields_set}
 
-    return model, decode
+    return model, read
+
+
+def _check_known(given: dict[str, Any], schema: dict[str, Any]) -> None:
+    """Refuse what the schema does not speak of: msgspec and pydantic ignore it inside of most types.
+
+    Each value is looked at once for each part of the schema, however the parts refer to each other.
+    """
+    definitions = cast("dict[str, Any]", schema.get("$defs", {}))
+    seen: dict[tuple[int, int], str | None] = {}
+
+    def target(part: Any) -> Any:
+        while "$ref" in part:
+            part = definitions[part["$ref"].rpartition("/")[2]]
+        return part
+
+    def fault(value: Any, part: Any, path: str) -> str | None:
+        if not isinstance(value, dict | list) or not isinstance(part, dict):
+            return None
+        place = (id(cast("object", value)), id(cast("object", part)))
+        if place not in seen:
+            seen[place] = look(value, target(part), path)
+        return seen[place]
+
+    def look(value: Any, part: Any, path: str) -> str | None:
+        options = part.get("anyOf") or part.get("oneOf") or part.get("allOf")
+        if options:
+            faults = [fault(value, option, path) for option in chosen(value, part, options)]
+            return None if None in faults or not faults else faults[0]
+        if isinstance(value, list):
+            elements: Any = value
+            first = part.get("prefixItems", ())
+            parts = (first[place] if place < len(first) else part.get("items") for place in range(len(elements)))
+            faults = [fault(element, each, f"{path}[...]") for element, each in zip(elements, parts, strict=True)]
+            return next(filter(None, faults), None)
+        properties, others = part.get("properties", {}), part.get("additionalProperties", "properties" not in part)
+        for key, inner in value.items():
+            if key not in properties and others is False:
+                return f"Object contains unknown field `{key[:_SHOWN]}` - at `{path}`"
+            found = fault(inner, properties.get(key, others), f"{path}.{key[:_SHOWN]}")
+            if found is not None:
+                return found
+        return None
+
+    def chosen(value: Any, part: Any, options: list[Any]) -> list[Any]:
+        """The options that *value* can be one of."""
+        kind = "object" if isinstance(value, dict) else "array"
+        tags = part.get("discriminator", {})
+        tag: object = cast("Any", value).get(tags.get("propertyName")) if kind == "object" else None
+        named = tags.get("mapping", {}).get(str(tag))
+        if named is not None:
+            return [definitions[named.rpartition("/")[2]]]
+        return [option for option in options if target(option).get("type", kind) == kind]
+
+    found = fault(given, schema, "$")
+    if found is not None:
+        raise InvalidArguments(found)
 
 
 def _as_json(value: object) -> Any:
     """A default as the schema tells it, None where it cannot."""
     try:
-        return msgspec.to_builtins(value, str_keys=True)
-    except TypeError:
+        return json.loads(encode_json(msgspec.to_builtins(value, str_keys=True)))
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
@@ -349,13 +465,15 @@ def _as_json(value: object) -> Any:
 
 
 def _read_object(text: str, depth: int) -> dict[str, Any]:
-    """One JSON object, read strictly: no key twice, no NaN, not too deep."""
+    """One JSON object, read strictly: no key twice, no NaN, no number without end, not too deep, and all of it text."""
     try:
-        value = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_without_doubles, parse_constant=_no_constant, parse_float=_finite_float
+        )
     except InvalidArguments:
         raise
-    except (ValueError, RecursionError) as error:
-        raise InvalidArguments(f"the arguments are no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # also integers longer than Python's limit
+        raise InvalidArguments(f"the arguments cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidArguments("the arguments must be one JSON object")
     read = cast("dict[str, Any]", value)
@@ -364,7 +482,15 @@ def _read_object(text: str, depth: int) -> dict[str, Any]:
         level = [inner for each in level for inner in _inside(each)]
     if level:
         raise InvalidArguments(f"the arguments are nested deeper than {depth}")
+    _check_text(json.dumps(read, ensure_ascii=False))
     return read
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArguments("the arguments have half of a surrogate pair, which is no text") from error
 
 
 def _inside(value: Any) -> list[Any]:
@@ -376,14 +502,20 @@ def _inside(value: Any) -> list[Any]:
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read = dict(pairs)
     if len(read) < len(pairs):
-        keys = [key for key, _ in pairs]
-        double = next(key for key in keys if keys.count(key) > 1)
+        double = next(key for key, count in collections.Counter(key for key, _ in pairs).items() if count > 1)
         raise InvalidArguments(f"the arguments have the key {double[:_SHOWN]!r} twice")
     return read
 
 
 def _no_constant(name: str) -> Any:
     raise InvalidArguments(f"the arguments have {name}, which is no JSON")
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise InvalidArguments(f"the arguments have the number {digits[:40]}, which is too large")
+    return number
 
 
 # --- docstrings ------------------------------------------------------------------------------------------------------

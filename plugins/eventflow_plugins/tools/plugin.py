@@ -14,10 +14,11 @@ from eventflow.errors import ToolError
 from eventflow.events import JSON
 from eventflow.routing import is_async
 from eventflow_plugins.tools.calls import Approve, Call, Slots
-from eventflow_plugins.tools.definition import InvalidArguments, Tool
+from eventflow_plugins.tools.definition import InvalidArguments, Tool, is_seconds
 
 __all__ = ["Tools"]
 
+_LONGEST = 3600.0  # seconds of one wait: more is not known to every system
 _GRACE = 1.0  # seconds that cancelled tools may take to end
 
 
@@ -36,11 +37,14 @@ def _slots_of(given: int | Slots) -> Slots:
     return given if isinstance(given, Slots) else Slots(given)
 
 
+def _seconds(_: Tools, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not is_seconds(value):
+        raise ToolError(f"Tools({attribute.name}=...) takes seconds, more than 0, or None for ever, not {value!r}")
+
+
 def _positive(_: Tools, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is None and attribute.name in ("timeout", "total_timeout"):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ToolError(f"Tools({attribute.name}=...) must be more than 0, not {value!r}")
+    if type(value) is not int or value < 1:
+        raise ToolError(f"Tools({attribute.name}=...) is a number, at least 1, not {value!r}")
 
 
 class Tools(Plugin):
@@ -87,8 +91,8 @@ class Tools(Plugin):
 
     tools: tuple[Tool, ...] = attrs.field(converter=_tools_of)
     when: Literal["response", "item"] = attrs.field(default="response", kw_only=True)
-    timeout: float | None = attrs.field(default=60.0, kw_only=True, validator=_positive)
-    total_timeout: float | None = attrs.field(default=None, kw_only=True, validator=_positive)
+    timeout: float | None = attrs.field(default=60.0, kw_only=True, validator=_seconds)
+    total_timeout: float | None = attrs.field(default=None, kw_only=True, validator=_seconds)
     concurrency: Slots = attrs.field(factory=lambda: Slots(8), kw_only=True, converter=_slots_of)
     approve: Approve | None = attrs.field(default=None, kw_only=True)
     context: Any = attrs.field(default=None, kw_only=True, repr=False)
@@ -98,7 +102,9 @@ class Tools(Plugin):
     _by_name: dict[str, Tool] = attrs.field(init=False, repr=False)
     _loop: LoopThread = attrs.field(init=False, repr=False, factory=LoopThread)
     _calls: dict[str, Call] = state(factory=dict[str, Call])  # by id, in the order in which they came
+    _others: tuple[Tools, ...] = state(default=())  # of the same pipeline
     _answering: bool = state(default=True)  # of several in one pipeline, the one that answers for unknown names
+    _done: bool = state(default=False)  # whether what is called now comes too late
 
     def __attrs_post_init__(self) -> None:
         self._by_name = {tool.name: tool for tool in self.tools}
@@ -118,11 +124,7 @@ class Tools(Plugin):
     @property
     def outputs(self) -> list[ToolOutput]:
         """Of a run: how its calls ended so far, in their order."""
-        return [
-            ToolOutput(call.call_id, call.output, call.event.name, call.outcome)
-            for call in self._calls.values()
-            if call.outcome is not None
-        ]
+        return [call.told() for call in self._calls.values() if call.outcome is not None]
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
@@ -132,29 +134,31 @@ class Tools(Plugin):
 
     def start(self, run: Run) -> None:
         """See which other tools there are; raises `ToolError` where two have one name."""
-        others = [plugin for plugin in run.plugins if isinstance(plugin, Tools) and plugin is not self]
-        for other in others:
+        every = [plugin for plugin in run.plugins if isinstance(plugin, Tools)]
+        self._others = tuple(plugin for plugin in every if plugin is not self)
+        self._answering = every[0] is self
+        for other in self._others:
             for name in self._by_name.keys() & other._by_name.keys():
                 raise ToolError(f"two tools of this run are called {name!r}; name one of them with @tool(name=...)")
-        self._answering = next(plugin for plugin in run.plugins if isinstance(plugin, Tools)) is self
 
     @on(ToolCall)
     def _called(self, event: ToolCall, run: Run) -> None:
-        if event.kind not in ("function", "custom") or not self._is_mine(event.name, run):
+        if event.kind not in ("function", "custom") or not self._is_mine(event.name):
             return
         call_id = event.call_id or event.item_id
-        if call_id is None or call_id in self._calls:  # an answer must name it, and it runs once
+        if call_id is None or any(call_id in tools._calls for tools in (self, *self._others)):
+            return  # an answer must name it, and it runs once
+        if self._done and run.status != "completed":
             return
-        self._calls[call_id] = Call(event, call_id, run, self.max_output)
-        if self.when == "item":
+        call = self._calls[call_id] = Call(event, call_id, run, self.max_output)
+        if self._done:
+            call.settle("error", "the call came after the tools had ended")
+            run.outbox.append(_item_of(call))
+        elif self.when == "item":
             self._advance(run)
 
-    def _is_mine(self, name: str, run: Run) -> bool:
-        if name in self._by_name:
-            return True
-        return self._answering and not any(
-            name in plugin._by_name for plugin in run.plugins if isinstance(plugin, Tools)
-        )
+    def _is_mine(self, name: str) -> bool:
+        return name in self._by_name or (self._answering and not any(name in tools._by_name for tools in self._others))
 
     @on(ToolOutput)
     def _ended(self, event: ToolOutput, run: Run) -> None:
@@ -170,34 +174,36 @@ class Tools(Plugin):
         """Run what was called, if the response is complete, and wait for it."""
         calls = self._calls.values()
         if run.status != "completed":
+            self._done = True
             self._drop("the response is not complete")
             return
         ends = None if self.total_timeout is None else run.now() + self.total_timeout
-        while True:
+        while not self._done:
             self._advance(run)
             now = run.now()
             for call in calls:
-                if call.outcome is None:
-                    self._expire(call, now, ends)
-            if all(call.outcome is not None for call in calls):
+                self._look_after(call, now, ends)
+            if all(call.over for call in calls):
                 yield None  # the last outputs are dispatched; somebody may call once more because of them
-                if all(call.outcome is not None for call in calls):
-                    break
-                continue
-            deadlines = [call.deadline for call in calls if call.outcome is None and call.deadline is not None]
-            if ends is not None:
-                deadlines.append(ends)
-            yield Pause(min(deadlines) - now if deadlines else None)
+                self._done = all(call.over for call in calls)
+            else:
+                deadlines = [call.deadline for call in calls if not call.over and call.deadline is not None]
+                deadlines += [] if ends is None else [ends]
+                left = min(deadlines) - now if deadlines else _LONGEST
+                yield Pause(max(0.0, min(left, _LONGEST)))
         run.outbox.extend(_item_of(call) for call in calls)
 
     def stop(self, run: Run) -> Generator[Pause]:
         """Cancel what is under way, and let it end."""
+        self._done = True
         self.concurrency.forget(run.wake)
         self._drop("the run was left")
+        jobs = [call.job for call in self._calls.values() if call.job is not None and call.is_task]
+        under_way = [job for job in jobs if not job.done]
         until = run.now() + _GRACE
-        while any(not call.job.done for call in self._calls.values() if call.job is not None and call.is_task):
+        for _ in (None, *under_way):  # each of them ends one wait, and somebody's ring before may have ended another
             left = until - run.now()
-            if left <= 0:
+            if left <= 0 or all(job.done for job in under_way):
                 return
             yield Pause(left)
 
@@ -206,9 +212,14 @@ class Tools(Plugin):
             if call.settle("cancelled", why, quietly=True) and call.job is not None:
                 call.job.cancel()
 
-    def _expire(self, call: Call, now: float, ends: float | None) -> None:
+    def _look_after(self, call: Call, now: float, ends: float | None) -> None:
+        """End a call whose time is up, or whose worker is gone."""
+        if call.outcome is not None:
+            return
         late = call.deadline is not None and now >= call.deadline
-        if late or (ends is not None and now >= ends):
+        if call.job is not None and call.job.done:
+            call.settle("error", "it was cancelled")  # by somebody else, before it began
+        elif late or (ends is not None and now >= ends):
             seconds = (call.timeout if late else self.total_timeout) or 0.0
             whose = "the call" if late else "the calls of this response"
             if call.settle("timeout", f"{whose} took longer than {seconds:g} s") and call.job is not None:
@@ -218,18 +229,17 @@ class Tools(Plugin):
 
     def _advance(self, run: Run) -> None:
         """Start what may start, in order."""
+        running = [call for call in self._calls.values() if call.running]
         for call in tuple(self._calls.values()):
-            if call.started or call.outcome is not None:
-                continue
-            if not self._prepare(call):
+            if call.started or call.outcome is not None or not self._prepare(call):
                 continue
             assert call.tool is not None
-            running = [other for other in self._calls.values() if other.running]
-            if running and not (call.tool.parallel and all(other.tool.parallel for other in running if other.tool)):
+            if running and not all(other.tool.parallel for other in (call, *running) if other.tool is not None):
                 return
             if not self.concurrency.take(run.wake):
                 return
             self._start(call, run)
+            running.append(call)
 
     def _prepare(self, call: Call) -> bool:
         """Read the arguments of a call; False where it cannot run, which settles it."""
@@ -237,7 +247,7 @@ class Tools(Plugin):
             return True
         tool = self._by_name.get(call.event.name)
         if tool is None:
-            names = ", ".join(self._by_name) or "none"
+            names = ", ".join(name for tools in (self, *self._others) for name in tools._by_name) or "none"
             call.settle("unknown", f"there is no tool {call.event.name[:100]!r}; the tools are: {names}")
             return False
         if tool.kind != call.event.kind:
@@ -255,14 +265,13 @@ class Tools(Plugin):
         assert call.tool is not None
         call.bind(self.context, self.timeout, self.concurrency)
         name = f"eventflow-tool {call.tool.name}"
-        awaits = call.tool.is_async or (self.approve is not None and is_async(self.approve))
-        if not awaits:
-            call.job = start_thread(functools.partial(call.work, self.approve), name=name, then=run.wake)
-        elif run.is_async:
-            call.job = start_task(functools.partial(call.awork, self.approve), name=name, then=run.wake)
-        else:
-            call.job = self._loop.start_task(functools.partial(call.awork, self.approve), name=name, then=run.wake)
-        call.is_task = awaits
+        call.is_task = call.tool.is_async or (self.approve is not None and is_async(self.approve))
+        start = start_thread if not call.is_task else start_task if run.is_async else self._loop.start_task
+        work: Any = functools.partial(call.awork if call.is_task else call.work, self.approve)
+        try:
+            call.job = start(work, name=name, then=run.wake)
+        except RuntimeError as error:  # no more threads
+            call.failed(error)
 
 
 def _item_of(call: Call) -> dict[str, JSON]:
