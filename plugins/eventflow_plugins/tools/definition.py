@@ -189,7 +189,7 @@ class Tool:
         if len(contexts) > 1:
             raise ToolError(f"tool {name!r}: one parameter takes the ToolContext, not {' and '.join(contexts)}")
         taken = [(parameter, kind) for parameter, kind in parameters if not _is_context(kind)]
-        texts = (inspect.getdoc(layer) for layer in layers if not isinstance(layer, functools.partial))
+        texts = (inspect.getdoc(layer) for layer in layers if layer.__doc__ != functools.partial.__doc__)
         about, explained = _read_docstring(next(filter(None, texts), ""))
         described: dict[str, JSON] = {"name": name}
         if settings.description or about:
@@ -424,7 +424,7 @@ def _check_known(given: dict[str, Any], schema: dict[str, Any]) -> None:
             faults = [fault(value, option, path) for option in chosen(value, part, options)]
             return None if None in faults or not faults else faults[0]
         if isinstance(value, list):
-            elements: Any = value
+            elements = cast("Any", value)
             first = part.get("prefixItems", ())
             parts = (first[place] if place < len(first) else part.get("items") for place in range(len(elements)))
             faults = [fault(element, each, f"{path}[...]") for element, each in zip(elements, parts, strict=True)]
@@ -531,4 +531,5 @@ def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
     end = _END.search(text)
     block = _ARGS.search(text)
     entries = _SPHINX.findall(text) + ([] if block is None else _GOOGLE.findall(inspect.cleandoc("\n" + block[1])))
-    return text[: end.start() if end else None].strip(), {name: " ".join(said.split()) for name, said in entries}
+    explained = {name: " ".join(said.split()) for name, said in entries if said.strip()}
+    return text[: end.start() if end else None].strip(), explained

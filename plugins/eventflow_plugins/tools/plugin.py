@@ -145,17 +145,18 @@ class Tools(Plugin):
     def _called(self, event: ToolCall, run: Run) -> None:
         if event.kind not in ("function", "custom") or not self._is_mine(event.name):
             return
-        call_id = event.call_id or event.item_id
-        if call_id is None or any(call_id in tools._calls for tools in (self, *self._others)):
-            return  # an answer must name it, and it runs once
-        if self._done and run.status != "completed":
-            return
-        call = self._calls[call_id] = Call(event, call_id, run, self.max_output)
-        if self._done:
+        call_id = event.call_id or event.item_id or ""
+        call = Call(event, call_id, run, self.max_output)
+        if not call_id or any(call_id in tools._calls for tools in (self, *self._others)):
+            call.tell("ignored")  # an answer must name it, and it runs once
+        elif not self._done:
+            self._calls[call_id] = call
+            if self.when == "item":
+                self._advance(run)
+        elif run.status == "completed":
+            self._calls[call_id] = call
             call.settle("error", "the call came after the tools had ended")
             run.outbox.append(_item_of(call))
-        elif self.when == "item":
-            self._advance(run)
 
     def _is_mine(self, name: str) -> bool:
         return name in self._by_name or (self._answering and not any(name in tools._by_name for tools in self._others))
