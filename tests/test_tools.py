@@ -36,6 +36,7 @@ from scenarios import (
 )
 
 from eventflow import Dispatcher, Plugin, Run, ToolCall, ToolOutput, ToolProgress, on
+from eventflow.background import start_task, start_thread
 from eventflow.errors import APIStreamError, StreamTruncated, ToolError
 from eventflow_plugins import Tools, tool
 from eventflow_plugins.tools import PendingCall, Slots, ToolContext
@@ -769,12 +770,13 @@ def test_approval_when_it_never_comes(runner: Any, is_async: bool) -> None:
 
     slots = Slots(1)
     tools = Tools([probe], approve=adecide if is_async else decide, total_timeout=SOON, concurrency=slots)
-    with Dispatcher(tools) as flow:
+    with Dispatcher(tools) as flow, lines() as logged:
         run = runner(flow, turn(asked("probe"), asked("probe", number=2)))
+        go.set()
+        assert is_async or answered.wait(PATIENCE)
     assert [output.outcome for output in run[Tools].outputs] == ["timeout", "timeout"]
+    assert not any(" approved " in line for line in logged)
     assert "the calls of this response took longer" in run.outbox[0]["output"]
-    go.set()
-    assert is_async or answered.wait(PATIENCE)
     assert free(slots)
     assert ran == []
 
@@ -962,27 +964,44 @@ def test_dispatcher_when_closed_while_tools_run() -> None:
     flow.run(turn(asked("nosuch")))
 
 
-def test_task_when_cancelled_before_it_began() -> None:
+def test_task_when_cancelled_before_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is gone without a word does not keep the run waiting."""
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        job = start_task(*arguments, **options)
+        job.cancel()
+        return job
 
     async def probe() -> None: ...
 
-    async def main() -> list[Any]:
-        flow = Dispatcher(Tools([probe], timeout=None))
+    monkeypatch.setattr("eventflow_plugins.tools.plugin.start_task", start)
+    assert one(probe, face="arun", timeout=None).output == "it was cancelled"
 
-        @flow.on("response.completed")
-        def later(event: Any) -> None:
-            asyncio.get_running_loop().call_soon(cancel)
 
-        def cancel() -> None:
-            for task in asyncio.all_tasks():
-                if task.get_name().startswith("eventflow-tool"):
-                    task.cancel()
+def test_thread_when_it_begins_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that comes too late runs nothing."""
+    late: list[Callable[[], object]] = []
+    ran: list[int] = []
 
-        async with asyncio.timeout(PATIENCE):
-            return (await flow.arun(AsyncWatched(turn(asked("probe"))))).outbox
+    def start(function: Callable[[], object], **_: Any) -> Any:
+        late.append(function)
+        return start_thread(_nothing, name="late", then=lambda: runs[0].cancel())
 
-    assert asyncio.run(main())[0]["output"] in ("it was cancelled", "null")
+    def probe() -> None:
+        ran.append(1)
+
+    monkeypatch.setattr("eventflow_plugins.tools.plugin.start_thread", start)
+    runs: list[Run] = []
+    flow = Dispatcher(Tools([probe]))
+    flow.on("response.created", lambda event, run: runs.append(run))
+    with lines() as logged:
+        assert flow.run(turn(asked("probe"))).outbox in ([], [_ANSWER])
+        late[0]()
+    assert ran == []
+    assert "ended" in logged[-1]
+
+
+_ANSWER = {"type": "function_call_output", "call_id": "call_1", "output": "it was cancelled"}
 
 
 # --- slots -----------------------------------------------------------------------------------------------------------
@@ -1032,17 +1051,26 @@ def test_tools_when_many_runs_share_them() -> None:
 def test_parallel_when_false_serialises() -> None:
     """A tool that must run alone begins when the others have ended, and those behind it begin when it has."""
     order: list[str] = []
+    begun = {"alone": threading.Event(), "behind": threading.Event()}
 
-    def quick(n: int) -> None:
-        order.append(f"quick {n}")
+    def before() -> None:
+        assert not begun["alone"].wait(SOON)
+        order.append("before")
 
     @tool(parallel=False)
     def alone() -> None:
+        begun["alone"].set()
+        assert not begun["behind"].wait(SOON)
         order.append("alone")
 
-    calls = [asked("quick", n=1), asked("alone", number=2), asked("alone", number=3), asked("quick", number=4, n=2)]
-    Dispatcher(Tools([quick, alone])).run(turn(*calls))
-    assert order == ["quick 1", "alone", "alone", "quick 2"]
+    def behind() -> None:
+        begun["behind"].set()
+        order.append("behind")
+
+    calls = [asked(name, number=number) for number, name in enumerate(("before", "alone", "alone", "behind"))]
+    run = Dispatcher(Tools([before, alone, behind])).run(turn(*calls))
+    assert [output.outcome for output in run[Tools].outputs] == ["ok"] * 4
+    assert order == ["before", "alone", "alone", "behind"]
 
 
 def test_threads_when_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1115,6 +1143,32 @@ def test_audit_when_a_call_goes_its_way() -> None:
     steps = {number: [line.split()[1] for line in logged if f'"call_{number}"' in line] for number in (1, 2)}
     assert steps == {1: ["requested", "approved", "started", "ended"], 2: ["requested", "denied", "ended"]}
     assert "secret" not in "".join(logged)
+
+
+def test_audit_when_the_log_is_slow_or_broken() -> None:
+    """The run waits until an output is told, also where another thread has settled the call and still logs it."""
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if " ended " in record.getMessage():
+                runs[0].wake()
+                threading.Event().wait(SOON)
+                raise OSError("the disk is full")
+
+    runs: list[Run] = []
+    heard: list[ToolOutput] = []
+    flow = Dispatcher(Tools([weather]))
+    flow.on("response.created", lambda event, run: runs.append(run))
+    flow.on(ToolOutput, heard.append)
+    logger, slow = logging.getLogger("eventflow.tools"), Slow()
+    with lines():
+        logger.addHandler(slow)
+        try:
+            run = flow.run(turn(asked("weather", city="a")))
+        finally:
+            logger.removeHandler(slow)
+    assert [output.output for output in heard] == ["a: 18 °C"]
+    assert len(run.outbox) == 1
 
 
 def test_definitions_when_a_request_is_made() -> None:

@@ -186,9 +186,9 @@ class Call:
             if slots is not None:
                 slots.give()
             self.tell("ended", outcome=outcome, duration=None if self.duration is None else round(self.duration, 3))
+        finally:  # whatever the log does
             if not quietly:
                 self._emit(self.told())
-        finally:
             self.over = True
         return True
 
