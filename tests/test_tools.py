@@ -1034,6 +1034,30 @@ def test_slots_when_shared_by_runs_at_once(runner: Any) -> None:
     assert free(slots)
 
 
+def test_slots_when_shared_by_event_loops_in_threads() -> None:
+    """Whoever gives a slot back wakes who waits for it, whatever the loop and the thread of either."""
+    tools = Tools([weather, aweather], concurrency=1)
+    flow = Dispatcher(tools)
+    runs: list[Run] = []
+
+    async def many() -> None:
+        async def run(name: str) -> None:
+            runs.append(await flow.arun(AsyncWatched(turn(asked(name, city="a")))))
+
+        async with anyio.create_task_group() as group:
+            for number in range(30):
+                group.start_soon(run, ("weather", "aweather")[number % 2])
+
+    backends = ("asyncio", "trio", "trio")
+    threads = [threading.Thread(target=anyio.run, args=(many,), kwargs={"backend": it}, daemon=True) for it in backends]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert [run.outbox[0]["output"] for run in runs] == ["a: 18 °C"] * 90
+    assert free(tools.concurrency)
+
+
 def test_tools_when_many_runs_share_them() -> None:
     """Hundreds of runs at once have their own calls and outputs, and eight tools at a time."""
     crowd = Crowd()
