@@ -265,10 +265,11 @@ def _layers(function: Any) -> Iterator[Any]:
 
 
 def _parameters(function: Callable[..., Any], layers: tuple[Any, ...], name: str) -> Parameters:
-    annotated = {each: kind for each, kind in getattr(layers[-1], "__annotations__", {}).items() if each != "return"}
-    inner: Any = types.SimpleNamespace(__annotations__=annotated)
     try:
         signature = inspect.signature(function)
+        annotated = {**getattr(layers[-1], "__annotations__", {})}
+        annotated.pop("return", None)  # nobody needs to know it, and it may be known to type checkers alone
+        inner: Any = types.SimpleNamespace(__annotations__=annotated)
         hints = typing.get_type_hints(inner, getattr(layers[-1], "__globals__", {}), include_extras=True)
     except Exception as error:  # annotations are code of any kind
         raise ToolError(f"tool {name!r}: its signature cannot be read: {error}") from error
