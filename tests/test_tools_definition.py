@@ -275,7 +275,7 @@ def test_arguments_when_made_to_take_long() -> None:
         (Shape, {"type": "Circle", "radius": 1, "side": 1}, "$.value"),
         (Shape, {"type": "Circle", "radius": 1, "parts": [{"type": "Square", "side": 1, "x": 1}]}, "parts[...]"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_arguments_when_a_key_is_added_inside(kind: Any, value: Any, path: str) -> None:
     """A key that the schema does not speak of is refused at any depth, though the types would ignore it."""
@@ -387,7 +387,7 @@ async def wrapped(city: Annotated[str, "Which."]) -> str:
         (Robot().greet, "greet_it", "Greet.", ["name"], False, False),
         (Robot.make, "make", "Make one.", ["name"], False, False),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_tool_when_made_of_any_callable(
     function: Any, name: str | None, description: str, parameters: list[str], is_async: bool, dangerous: bool
@@ -557,7 +557,7 @@ def _two_texts(a: str, b: str) -> None: ...
         (_two_contexts, "a and b"),
         (_two_texts, "takes one str"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_tool_when_there_is_no_schema(function: Any, why: str) -> None:
     """A function that cannot be told of is an error by name when it is defined, not when it is called."""
@@ -591,7 +591,7 @@ def test_tool_when_a_parameter_beside_a_model_has_no_schema() -> None:
         ({"format": {}}, "free text"),
         ({"nome": "x"}, "it takes name"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_decorator_when_settings_are_wrong(settings: dict[str, Any], why: str) -> None:
     """A wrong setting is an error where it is written."""
@@ -599,7 +599,7 @@ def test_decorator_when_settings_are_wrong(settings: dict[str, Any], why: str) -
         tool(**settings)
 
 
-@pytest.mark.parametrize("function", [3, len, Robot().move], ids=str)
+@pytest.mark.parametrize("function", [3, len, Robot().move], ids=["number", "builtin", "method"])
 def test_decorator_when_it_decorates_no_function(function: Any) -> None:
     """What cannot keep the settings, or would keep them for others too, is refused."""
     with pytest.raises(ToolError, match="@tool"):
