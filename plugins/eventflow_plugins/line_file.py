@@ -78,6 +78,10 @@ class LineFile:
         try:
             if self._file is None:
                 raise PluginError(f"the {self._what} {self.path!r} is closed, as is the dispatcher that opened it")
+            if not self._size and len(line) >= self._least:  # nothing waits, and neither need this line
+                line = line[self._written(line) :]
+                if not line:
+                    return
             if self._size >= _WAITING:
                 self.lost = True
                 self._drain("The last line is lost")
@@ -102,6 +106,13 @@ class LineFile:
             finally:
                 self._lines.clear()
                 self._size = 0
+
+    def _written(self, line: bytes) -> int:
+        """How many bytes of a line the disk takes at once; what it refuses is seen where the rest is written."""
+        try:
+            return os.write(self._descriptor, line)
+        except OSError:
+            return 0
 
     def _drain(self, consequence: str) -> None:
         rest = b"".join(self._lines)

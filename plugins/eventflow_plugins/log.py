@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, cast
 
 import attrs
+import msgspec
 
 from eventflow import Event, HandlerFailed, Plugin, Response, Run, UnknownEvent, configured, on, state
 from eventflow.errors import PluginError, UsageError
@@ -52,6 +53,15 @@ _ECHOING: Final = frozenset({"lifecycle", "error"})  # the families with such ev
 _OF_RESPONSE: Final = ("id", "status", "model", "incomplete_details", "error", "usage")  # what a line for people tells
 _UNENCODABLE: Final = (TypeError, ValueError, RecursionError)  # somebody's own object in a field of free JSON
 _WORD: Final = re.compile(r"[\w.:/-]{1,100}")
+
+
+class _Line(msgspec.Struct, gc=False):
+    """An event's line of JSON; a struct is made and encoded in less time than a dict."""
+
+    time: float
+    run: str
+    n: int
+    event: object
 
 
 class Log(Plugin):
@@ -170,15 +180,16 @@ class Log(Plugin):
         if self._file is None:
             self._log_event(event, run)
             return
-        record: dict[str, object] = {"time": time.time(), "run": run.id, "n": run.events, "event": event}
+        record = _Line(time.time(), run.id, run.events, event)
         try:
             if self.max_chars is not None:
-                record["event"] = _cut(event.to_dict(), self.max_chars)
+                record.event = _cut(event.to_dict(), self.max_chars)
             elif type(event) is UnknownEvent:  # it is what its data say; every other one is encoded as it is
-                record["event"] = event.to_dict()
+                record.event = event.to_dict()
             line = encode_json(record)
         except _UNENCODABLE as error:
-            line = encode_json({**record, "event": {"type": event.type, **_fault(error)}})
+            record.event = {"type": event.type, **_fault(error)}
+            line = encode_json(record)
         if not line.isascii() or _DELETE in line:  # the encoder has escaped every other control character
             line = _escaped(line)
         self._file.write(line + b"\n")
