@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from responses import async_response, response
 from streams import CHUNKINGS, Recorded, slices, text_payloads, text_stream
 
 from eventflow import Dispatcher, Plugin, TextDelta, on, rewrite, transform
+from eventflow_plugins import Accumulate, Log, Tools, Usage
 
 __all__ = [
     "LONG",
@@ -106,6 +108,8 @@ def pipeline(deltas: int, rounds: int) -> list[Race]:
         "a transform that lets all through": functools.partial(_piped, _Through()),
         "a transform that makes new events": functools.partial(_piped, _Upper()),
         "a rewrite": functools.partial(_piped, _Loud()),
+        "Accumulate | Log | Tools | Usage": functools.partial(_bundled, None),
+        "the same, Log to a file": functools.partial(_bundled, os.devnull),
     }
     contenders = {name: functools.partial(_run, make, chunks) for name, make in flows.items()}
     contenders["for event in Dispatcher.stream"] = functools.partial(_stream, chunks)
@@ -179,6 +183,10 @@ def _piped(*plugins_and_counter: Any) -> Dispatcher:
     flow = Dispatcher(*plugins)
     flow.on(TextDelta, counter)
     return flow
+
+
+def _bundled(path: str | None, counter: _Counter) -> Dispatcher:
+    return _piped(Accumulate(), Log(path), Tools([openai_stream]), Usage(), counter)
 
 
 # --- eventflow -------------------------------------------------------------------------------------------------------
