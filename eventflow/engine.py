@@ -35,10 +35,12 @@ from eventflow.events import (
     ItemEvent,
     LifecycleEvent,
     McpCall,
+    OutputItem,
     OutputItemAdded,
     OutputItemDone,
     ReasoningEvent,
     RefusalEvent,
+    ResponseCompleted,
     ResponseCreated,
     StreamError,
     TextEvent,
@@ -654,12 +656,28 @@ class Engine:
             self.outcome.reported(event)
         yield from self._pass(event)
         if isinstance(event, OutputItemDone):
-            call = self._tool_call(event)
+            call = self._tool_call(event.item, event.output_index)
             if call is not None and not self.chain.cancelled:
                 self._tool_calls.append(call)
                 yield from self._pass(call)
         if terminal:
+            if isinstance(event, ResponseCompleted):
+                yield from self._tell_calls(event)
             self.outcome.over = True
+
+    def _tell_calls(self, event: ResponseCompleted) -> Steps:
+        """Some servers close no item: the calls that only the terminal event tells of."""
+        told = {name for call in self._tool_calls for name in (call.call_id, call.item_id)}
+        for item in event.response.output:
+            call = self._tool_call(item, None)
+            names: set[str | None] = set() if call is None else {call.call_id, call.item_id} - {None}
+            if call is None or not names or names & told:  # one without a name could be any of those told
+                continue
+            if self._too_many_calls(len(self._tool_calls) + 1) or self.chain.cancelled:
+                return
+            told |= names
+            self._tool_calls.append(call)
+            yield from self._pass(call)
 
     def _pass(self, event: Event) -> Steps:
         yield from self.chain.dispatch(event)
@@ -679,9 +697,8 @@ class Engine:
             self.outcome.fail(error)
             return False
 
-    def _tool_call(self, event: OutputItemDone) -> ToolCall | None:
+    def _tool_call(self, item: OutputItem, index: int | None) -> ToolCall | None:
         """The complete call that a closed item is, or None."""
-        item = event.item
         if not isinstance(item, FunctionCall | CustomToolCall | McpCall) or item.status in (
             "incomplete",
             "in_progress",
@@ -690,14 +707,19 @@ class Engine:
         arguments = item.arguments
         if not arguments and self._keep:  # some servers close an item without what its deltas brought
             arguments = self.fold().arguments(item.call_id or item.id or "") or ""
-        return ToolCall(_KINDS[item.type], item.name, arguments, item.call_id, item.id, event.output_index)
+        return ToolCall(_KINDS[item.type], item.name, arguments, item.call_id, item.id, index)
 
     def _check_calls(self, event: OutputItemAdded | OutputItemDone) -> None:
         if event.item.type.endswith("_call"):
             seen = self._calls[type(event)] = self._calls[type(event)] + 1  # some servers open no item, some close none
-            maximum = self._limits.calls
-            if maximum is not None and seen > maximum:
-                self.outcome.fail(LimitExceeded(limit="calls", maximum=maximum, seen=seen))
+            self._too_many_calls(seen)
+
+    def _too_many_calls(self, seen: int) -> bool:
+        maximum = self._limits.calls
+        if maximum is None or seen <= maximum:
+            return False
+        self.outcome.fail(LimitExceeded(limit="calls", maximum=maximum, seen=seen))
+        return True
 
     def _check_text(self) -> None:
         snapshot, limits = self.fold(), self._limits

@@ -1283,6 +1283,39 @@ def test_tool_call_when_events_are_run_again() -> None:
     assert [event.type for event in once].count("eventflow.tool_call") == 1
 
 
+def test_tool_call_when_only_the_terminal_event_tells_of_it() -> None:
+    """Some servers close no item: what the completed response has is called all the same, and once."""
+    first = {**call("{}"), "id": "fc_0", "call_id": "call_0"}
+    second = {**call('{"a": 1}'), "id": "fc_1", "call_id": "call_1"}
+    cut = {**call('{"a"', status="incomplete"), "id": "fc_2", "call_id": "call_2"}
+    events = [created(), closed(first, index=0), completed(first, second, cut, second)]
+    outcome = drive("run", map(block, events))
+    found = [event for event in outcome.heard if isinstance(event, ToolCall)]
+    assert [(event.call_id, event.arguments) for event in found] == [("call_0", "{}"), ("call_1", '{"a": 1}')]
+    assert [event.type for event in outcome.heard][-2:] == ["response.completed", "eventflow.tool_call"]
+    assert outcome.run.status == "completed"
+
+
+@pytest.mark.parametrize("end", [incomplete, failed])
+def test_tool_call_when_the_response_did_not_complete(end: Any) -> None:
+    """What only a failed or incomplete response tells of is not called."""
+    ended = end()
+    ended["response"]["output"] = [call("{}")]
+    outcome = drive("run", map(block, [created(), ended]))
+    assert not any(isinstance(event, ToolCall) for event in outcome.heard)
+
+
+def test_tool_calls_when_the_terminal_event_tells_of_too_many() -> None:
+    """They count against the limit."""
+    calls = [{**call("{}"), "id": f"fc_{n}", "call_id": f"call_{n}"} for n in range(3)]
+    flow = Dispatcher(limits=Limits(calls=2))
+    told: list[ToolCall] = []
+    flow.on(ToolCall, told.append)
+    run = flow.run(map(block, [created(), completed(*calls)]), check=False)
+    assert isinstance(run.error, LimitExceeded)
+    assert len(told) == 2
+
+
 def test_error_events_when_given_as_events() -> None:
     """A source of events may bring an error event of its own."""
     with pytest.raises(APIStreamError, match="by hand"):
