@@ -1,255 +1,31 @@
-"""Work beside a run: jobs in threads and tasks, and the lane that a slow consumer hears events through.
-
-A job never outlives its interest: one that is cancelled is cancelled if it is a task, and left alone if it is a thread,
-which nobody can stop. Threads are daemons, so that one that never returns does not keep a program from ending.
-"""
+"""The lane that a slow consumer hears a run's events through."""
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import inspect
-import logging
 import threading
 import time
 import types
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from eventflow.errors import SlowConsumer, UsageError
 from eventflow.events import AudioDelta, Event
+from eventflow.jobs import Job, start_task, start_thread
 from eventflow.plugin import Pause
 from eventflow.routing import Background, Handler
-from eventflow.waiting import Bell, asyncio_loop, soon
+from eventflow.waiting import Bell
 
 if TYPE_CHECKING:
-    import asyncio
-
     from eventflow.run import Run
 
-__all__ = ["Job", "Lane", "LoopThread", "await_thread", "ending", "start_task", "start_thread"]
-
-T = TypeVar("T")
+__all__ = ["Lane", "ending"]
 
 _GRACE = 1.0  # seconds that cancelled work may take to end
-
-_log = logging.getLogger("eventflow")
-
-
-class Job(Protocol):
-    """Work under way."""
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended."""
-        ...
-
-    def cancel(self) -> None:
-        """End it where that can be: a task. A thread goes on and is left alone."""
-        ...
-
-
-class _Thread:
-    """A job in a daemon thread."""
-
-    def __init__(self, function: Callable[[], object], name: str, then: Callable[[], object]) -> None:
-        self.done = False
-        self._function, self._then = function, then
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True).start()
-
-    def _work(self) -> None:
-        try:
-            self._function()
-        finally:
-            self.done = True
-            self._then()
-
-    def cancel(self) -> None:
-        """Nobody can stop a thread."""
-
-
-class _Task:
-    """A job in a task of the event loop that runs here."""
-
-    def __init__(self, function: Callable[[], Awaitable[object]], name: str, then: Callable[[], object]) -> None:
-        self.done = False
-        self._function, self._name, self._then = function, name, then
-        self._soon = soon()
-        loop = asyncio_loop()
-        if loop is not None:
-            task = loop.create_task(self._work(), name=name)
-            task.add_done_callback(self._ended)  # also where it was cancelled before it began
-            self._cancel: Callable[[], object] = task.cancel
-        else:
-            import trio
-
-            scope = trio.CancelScope()
-            self._cancel = scope.cancel
-            trio.lowlevel.spawn_system_task(self._work_in_scope, scope, name=name, context=contextvars.copy_context())
-
-    async def _work(self) -> None:
-        await self._function()
-
-    async def _work_in_scope(self, scope: Any) -> None:
-        try:
-            with scope:
-                await self._function()
-        except Exception as error:
-            _unreported(self._name, error)
-        finally:
-            self._ended()
-
-    def _ended(self, task: asyncio.Task[None] | None = None) -> None:
-        if task is not None:
-            _look_at(task)
-        self.done = True
-        self._then()
-
-    def cancel(self) -> None:
-        self._soon(self._cancel)
-
-
-def _nothing() -> None:
-    """Nobody waits for the end."""
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    error = None if task.cancelled() else task.exception()
-    if error is not None:
-        _unreported(task.get_name(), error)
-
-
-def _unreported(name: str, error: BaseException) -> None:
-    _log.error("%s failed", name, exc_info=error)  # jobs report for themselves: this one did not
-
-
-def start_thread(function: Callable[[], object], *, name: str, then: Callable[[], object] = _nothing) -> Job:
-    """Call *function* in a daemon thread, in a copy of the context that is current here.
-
-    Args:
-        function: What to do; it sees to its own exceptions.
-        name: Of the thread.
-        then: Called in the thread when the job has ended.
-    """
-    return _Thread(function, name, then)
-
-
-def start_task(function: Callable[[], Awaitable[object]], *, name: str, then: Callable[[], object] = _nothing) -> Job:
-    """Await what *function* gives in a task of the event loop that runs here: asyncio's or trio's.
-
-    It may be cancelled from any thread.
-
-    Args:
-        function: What to do; it sees to its own exceptions.
-        name: Of the task.
-        then: Called in the event loop when the job has ended.
-    """
-    return _Task(function, name, then)
-
-
-async def await_thread(function: Callable[[], T], *, name: str) -> T:
-    """What *function* gives, called in a daemon thread; one whose task is cancelled is left alone."""
-    bell = Bell()
-    given: list[T] = []
-    raised: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            given.append(function())
-        except BaseException as error:
-            raised.append(error)
-
-    job = start_thread(work, name=name, then=bell.ring)
-    while not job.done:
-        await bell.await_()
-    if raised:
-        raise raised[0]
-    return given[0]
-
-
-class LoopThread:
-    """One asyncio event loop in a daemon thread, for async work of programs that have none; begun when first used.
-
-    Safe to use from any thread.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def start_task(
-        self, function: Callable[[], Coroutine[Any, Any, object]], *, name: str, then: Callable[[], object] = _nothing
-    ) -> Job:
-        """`eventflow.background.start_task`, in this loop; *then* is called in its thread."""
-        with self._lock:  # a loop that is to stop takes no more
-            return _Remote(self._running(), function, name, then)
-
-    def close(self) -> None:
-        """Cancel what is under way, and end the loop. Twice is once; a later `start_task` begins another."""
-        with self._lock:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        import asyncio
-
-        if self._loop is None:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=_run_loop, args=(loop,), name="eventflow-loop", daemon=True).start()
-            self._loop = loop
-        return self._loop
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    import asyncio
-
-    with asyncio.Runner(loop_factory=lambda: loop):  # its end cancels the tasks, and lets them end
-        loop.run_forever()
-
-
-class _Remote:
-    """A job in the loop of another thread."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        function: Callable[[], Coroutine[Any, Any, object]],
-        name: str,
-        then: Callable[[], object],
-    ) -> None:
-        self.done = False
-        self._loop, self._name = loop, name
-        self._function, self._then = function, then
-        self._task: asyncio.Task[None] | None = None
-        loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
-
-    def _begin(self) -> None:
-        self._task = self._loop.create_task(self._work(), name=self._name)
-        self._task.add_done_callback(self._ended)
-
-    async def _work(self) -> None:
-        await self._function()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        _look_at(task)
-        self.done = True
-        self._then()
-
-    def cancel(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is under way
-            self._loop.call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        assert self._task is not None  # a loop does things in their order
-        self._task.cancel()
-
-
-# --- lanes -----------------------------------------------------------------------------------------------------------
 
 
 class Lane:
@@ -399,7 +175,9 @@ class Lane:
         try:
             result = self._handler.call(event, self._run)
             if inspect.isawaitable(result):
-                getattr(result, "close", _nothing)()
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
                 raise UsageError(f"{self.name} gave an awaitable; make it a coroutine function (async def)")
             self._follow(result)
         except Exception as error:

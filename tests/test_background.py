@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from scenarios import AsyncWatched, Tick, Watched, answer, block, completed, created
 
 from eventflow import Dispatcher, Event, HandlerFailed, Limits, Pause, Plugin, Run, TextDelta, background, on, state
-from eventflow.background import Job, Lane, LoopThread, start_task, start_thread
+from eventflow.background import Lane
 from eventflow.errors import LimitExceeded, SlowConsumer, UsageError
 from eventflow.events import AudioDelta, FunctionCallArgumentsDelta, ResponseCompleted, decode_mapping
 from eventflow.events import ShellCallCommandDelta as ShellDelta
+from eventflow.jobs import Job, LoopThread, start_task, start_thread
 
 AB = answer("a", "b")
 LONG = 10.0  # seconds that nothing here takes: instead of hanging, a test fails

@@ -20,7 +20,7 @@ PLUGINS = Path(__file__).parents[1] / "plugins" / "eventflow_plugins"
 LAYERS = (  # lowest first; a module imports from lower ones only. A package is one module here.
     {"errors", "plain", "printable", "signals", "waiting"},
     {"events", "json_array", "limits", "partial_json", "sequence", "sse", "timers"},
-    {"http", "outcome", "routing", "snapshot", "wires"},
+    {"http", "jobs", "outcome", "routing", "snapshot", "wires"},
     {"providers", "schema", "sources"},
     {"plugin", "request", "rewriting"},
     {"background", "pipeline", "plan"},

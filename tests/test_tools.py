@@ -36,8 +36,8 @@ from scenarios import (
 )
 
 from eventflow import Dispatcher, Plugin, Run, ToolCall, ToolOutput, ToolProgress, on
-from eventflow.background import start_task, start_thread
 from eventflow.errors import APIStreamError, StreamTruncated, ToolError
+from eventflow.jobs import start_task, start_thread
 from eventflow_plugins import Tools, tool
 from eventflow_plugins.tools import PendingCall, Slots, ToolContext
 

@@ -19,9 +19,9 @@ import attrs
 import msgspec
 
 from eventflow import Run, ToolCall, ToolOutput, ToolProgress
-from eventflow.background import Job, await_thread
 from eventflow.errors import ToolError, UsageError
 from eventflow.events import encode_json
+from eventflow.jobs import Job, await_thread
 from eventflow.routing import is_async, name_of
 from eventflow_plugins.tools.definition import Tool, ToolContext
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import attrs
 
 from eventflow import Pause, Plugin, Run, ToolCall, ToolOutput, ToolProgress, on, state
-from eventflow.background import LoopThread, start_task, start_thread
 from eventflow.errors import ToolError
 from eventflow.events import JSON
+from eventflow.jobs import LoopThread, start_task, start_thread
 from eventflow.routing import is_async
 from eventflow_plugins.tools.calls import Approve, Call, Slots
 from eventflow_plugins.tools.definition import InvalidArguments, Tool, is_seconds
