@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from eventflow.errors import ToolError
 from eventflow_plugins.tools import Tool, ToolContext, tool
-from eventflow_plugins.tools.definition import InvalidArguments
+from eventflow_plugins.tools.arguments import InvalidArguments
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import inspect
 import json
@@ -20,8 +19,10 @@ from eventflow.errors import ToolError
 from eventflow.events import JSON, encode_json
 from eventflow.routing import is_async, name_of
 from eventflow.schema import schema_of
+from eventflow_plugins.tools.arguments import InvalidArguments, check_known, check_text, read_object
+from eventflow_plugins.tools.docstring import read_docstring
 
-__all__ = ["InvalidArguments", "Tool", "ToolContext", "is_seconds", "tool"]
+__all__ = ["Tool", "ToolContext", "is_seconds", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Reader: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
@@ -32,10 +33,6 @@ Parameters: TypeAlias = "list[tuple[inspect.Parameter, Any]]"
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the providers let a tool be called
 _SETTINGS = "__eventflow_tool__"
 _SHOWN = 300  # characters of what a validator says
-
-
-class InvalidArguments(ValueError):
-    """What a model wrote is not what a tool takes; the message is for the model."""
 
 
 @attrs.frozen
@@ -190,7 +187,7 @@ class Tool:
             raise ToolError(f"tool {name!r}: one parameter takes the ToolContext, not {' and '.join(contexts)}")
         taken = [(parameter, kind) for parameter, kind in parameters if not _is_context(kind)]
         texts = (inspect.getdoc(layer) for layer in layers if layer.__doc__ != functools.partial.__doc__)
-        about, explained = _read_docstring(next(filter(None, texts), ""))
+        about, explained = read_docstring(next(filter(None, texts), ""))
         described: dict[str, JSON] = {"name": name}
         if settings.description or about:
             described["description"] = settings.description or about
@@ -225,9 +222,9 @@ class Tool:
         if len(text) > most:
             raise InvalidArguments(f"the arguments have {len(text)} characters; at most {most} are taken")
         if self.kind == "custom":
-            _check_text(text)
+            check_text(text)
             return self._decode({"": text})
-        given = _read_object(text, depth)
+        given = read_object(text, depth)
         try:
             return self._decode(given)
         except InvalidArguments:
@@ -322,7 +319,7 @@ def _function(name: str, taken: Parameters, explained: Mapping[str, str]) -> tup
 
     def decode(given: dict[str, Any]) -> dict[str, Any]:
         arguments = read(given)
-        _check_known(given, loose)
+        check_known(given, loose)
         return arguments
 
     return {"parameters": schema, "strict": strict}, decode
@@ -398,139 +395,9 @@ def _by_pydantic(name: str, taken: Described) -> tuple[Any, Reader]:
     return model, read
 
 
-def _check_known(given: dict[str, Any], schema: dict[str, Any]) -> None:
-    """Refuse what the schema does not speak of: msgspec and pydantic ignore it inside of most types.
-
-    Each value is looked at once for each part of the schema, however the parts refer to each other.
-    """
-    definitions = cast("dict[str, Any]", schema.get("$defs", {}))
-    seen: dict[tuple[int, int], str | None] = {}
-
-    def target(part: Any) -> Any:
-        while "$ref" in part:
-            part = definitions[part["$ref"].rpartition("/")[2]]
-        return part
-
-    def fault(value: Any, part: Any, path: str) -> str | None:
-        if not isinstance(value, dict | list) or not isinstance(part, dict):
-            return None
-        place = (id(cast("object", value)), id(cast("object", part)))
-        if place not in seen:
-            seen[place] = look(value, target(part), path)
-        return seen[place]
-
-    def look(value: Any, part: Any, path: str) -> str | None:
-        options = part.get("anyOf") or part.get("oneOf") or part.get("allOf")
-        if options:
-            faults = [fault(value, option, path) for option in chosen(value, part, options)]
-            return None if None in faults or not faults else faults[0]
-        if isinstance(value, list):
-            elements = cast("Any", value)
-            first = part.get("prefixItems", ())
-            parts = (first[place] if place < len(first) else part.get("items") for place in range(len(elements)))
-            faults = [fault(element, each, f"{path}[...]") for element, each in zip(elements, parts, strict=True)]
-            return next(filter(None, faults), None)
-        properties, others = part.get("properties", {}), part.get("additionalProperties", "properties" not in part)
-        for key, inner in value.items():
-            if key not in properties and others is False:
-                return f"Object contains unknown field `{key[:_SHOWN]}` - at `{path}`"
-            found = fault(inner, properties.get(key, others), f"{path}.{key[:_SHOWN]}")
-            if found is not None:
-                return found
-        return None
-
-    def chosen(value: Any, part: Any, options: list[Any]) -> list[Any]:
-        """The options that *value* can be one of."""
-        kind = "object" if isinstance(value, dict) else "array"
-        tags = part.get("discriminator", {})
-        tag: object = cast("Any", value).get(tags.get("propertyName")) if kind == "object" else None
-        named = tags.get("mapping", {}).get(str(tag))
-        if named is not None:
-            return [definitions[named.rpartition("/")[2]]]
-        return [option for option in options if target(option).get("type", kind) == kind]
-
-    found = fault(given, schema, "$")
-    if found is not None:
-        raise InvalidArguments(found)
-
-
 def _as_json(value: object) -> Any:
     """A default as the schema tells it, None where it cannot."""
     try:
         return json.loads(encode_json(msgspec.to_builtins(value, str_keys=True)))
     except (TypeError, ValueError, RecursionError):
         return None
-
-
-# --- JSON ------------------------------------------------------------------------------------------------------------
-
-
-def _read_object(text: str, depth: int) -> dict[str, Any]:
-    """One JSON object, read strictly: no key twice, no NaN, no number without end, not too deep, and all of it text."""
-    try:
-        value = json.loads(
-            text, object_pairs_hook=_without_doubles, parse_constant=_no_constant, parse_float=_finite_float
-        )
-    except InvalidArguments:
-        raise
-    except (ValueError, RecursionError) as error:  # also integers longer than Python's limit
-        raise InvalidArguments(f"the arguments cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidArguments("the arguments must be one JSON object")
-    read = cast("dict[str, Any]", value)
-    level: list[Any] = [read]
-    for _ in range(depth):
-        level = [inner for each in level for inner in _inside(each)]
-    if level:
-        raise InvalidArguments(f"the arguments are nested deeper than {depth}")
-    _check_text(json.dumps(read, ensure_ascii=False))
-    return read
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArguments("the arguments have half of a surrogate pair, which is no text") from error
-
-
-def _inside(value: Any) -> list[Any]:
-    """The collections right in a collection."""
-    elements: Any = cast("dict[str, Any]", value).values() if isinstance(value, dict) else value
-    return [element for element in elements if isinstance(element, dict | list)]
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) < len(pairs):
-        double = next(key for key, count in collections.Counter(key for key, _ in pairs).items() if count > 1)
-        raise InvalidArguments(f"the arguments have the key {double[:_SHOWN]!r} twice")
-    return read
-
-
-def _no_constant(name: str) -> Any:
-    raise InvalidArguments(f"the arguments have {name}, which is no JSON")
-
-
-def _finite_float(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise InvalidArguments(f"the arguments have the number {digits[:40]}, which is too large")
-    return number
-
-
-# --- docstrings ------------------------------------------------------------------------------------------------------
-
-_END = re.compile(r"(?m)^(?:(?:Args|Arguments|Returns|Raises|Yields|Examples?|Notes?|Attributes):\s*$|:\w)")
-_ARGS = re.compile(r"(?m)^(?:Args|Arguments):[ \t]*\n((?:[ \t]+.*\n?|[ \t]*\n)*)")
-_GOOGLE = re.compile(r"(?m)^\*{0,2}(\w+)(?: *\([^)]*\))?: *(.*(?:\n[ \t]+.*)*)")
-_SPHINX = re.compile(r"(?m)^:param (?:.*? )?(\w+): *(.*(?:\n[ \t]+.*)*)")
-
-
-def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """What a docstring says of the function, and of each parameter, in the style of Google or of Sphinx."""
-    end = _END.search(text)
-    block = _ARGS.search(text)
-    entries = _SPHINX.findall(text) + ([] if block is None else _GOOGLE.findall(inspect.cleandoc("\n" + block[1])))
-    explained = {name: " ".join(said.split()) for name, said in entries if said.strip()}
-    return text[: end.start() if end else None].strip(), explained

@@ -13,8 +13,9 @@ from eventflow.errors import ToolError
 from eventflow.events import JSON
 from eventflow.jobs import LoopThread, start_task, start_thread
 from eventflow.routing import is_async
+from eventflow_plugins.tools.arguments import InvalidArguments
 from eventflow_plugins.tools.calls import Approve, Call, Slots
-from eventflow_plugins.tools.definition import InvalidArguments, Tool, is_seconds
+from eventflow_plugins.tools.definition import Tool, is_seconds
 
 __all__ = ["Tools"]
 
