@@ -39,6 +39,7 @@ def read_object(text: str, depth: int) -> dict[str, Any]:
 
 
 def check_text(text: str) -> None:
+    """Refuse half of a surrogate pair, which no file and no socket takes; raises `InvalidArguments`."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
