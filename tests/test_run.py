@@ -925,10 +925,11 @@ def test_cancel_when_from_another_thread_while_waiting(face: str, backend: str) 
         flow = Dispatcher()
         timers: list[threading.Timer] = []
 
-        @flow.on("response.created")
-        def soon(event: Event, run: Run) -> None:
-            timers.append(threading.Timer(0.05, run.cancel))
-            timers[0].start()
+        @flow.on(TextDelta)
+        def soon(event: TextDelta, run: Run) -> None:
+            if event.delta == "b":  # the last that comes
+                timers.append(threading.Timer(0.05, run.cancel))
+                timers[0].start()
 
         if face == "arun":
             run = await flow.arun(source)
