@@ -31,7 +31,7 @@ def respond(peer: Peer) -> None:
         return
     asked = request.json if request.body else {}
     streams = asked.get("stream", "stream=true" in request.path)
-    if "tools" in asked and isinstance(asked["input"], str):
+    if "tools" in asked and "function_call_output" not in json.dumps(asked["input"]):
         item = call(json.dumps({"city": "Paris"}))
         events = [created(), opened(item), closed(item), completed(item)]
     elif "text" in asked:
