@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from environments import build_wheel
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,3 +30,9 @@ def corpus() -> Path:
 def fixtures() -> Path:
     """The project's own recorded streams."""
     return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this tree."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))

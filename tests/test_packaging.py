@@ -3,67 +3,19 @@
 from __future__ import annotations
 
 import email.parser
-import importlib.util
-import os
-import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-NEEDED = ("eventflow", "plugins", "pyproject.toml", "setup.cfg", "README.md", "LICENSE")
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}  # no path into the tree
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    """What the command prints; its whole output in the failure when it fails."""
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        env=CLEAN,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the tree: nothing is left behind here, nothing left here gets in."""
-    folder = tmp_path_factory.mktemp("wheel")
-    tree = folder / "tree"
-    tree.mkdir()
-    for name in NEEDED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy(ROOT / name, tree / name)
-    if importlib.util.find_spec("build") is not None:
-        run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, tree, cwd=folder)
-    elif importlib.util.find_spec("pip") is not None:
-        run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, tree, cwd=folder)
-    else:
-        pytest.skip("neither build nor pip is installed: the wheel cannot be built")
-    (found,) = folder.glob("*.whl")
-    return found
+from environments import CLEAN, ROOT, environment, run
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a clean environment with the wheel and its dependencies."""
-    folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder / "venv", with_pip=True)
-    python = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    run(python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", wheel, cwd=folder)
-    return python
+    return environment(tmp_path_factory.mktemp("installed"), wheel)
 
 
 def test_wheel_when_opened_holds_the_two_packages(wheel: Path) -> None:
