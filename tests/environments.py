@@ -15,20 +15,20 @@ import pytest
 __all__ = ["CLEAN", "ROOT", "build_wheel", "environment", "run"]
 
 ROOT = Path(__file__).parents[1]
-OFFLINE = ("NewConnectionError", "ConnectTimeoutError", "Temporary failure in name resolution", "ProxyError")
+OFFLINE = (  # what pip says where it reaches no index
+    "NewConnectionError",
+    "ConnectTimeoutError",
+    "ProxyError",
+    "Temporary failure in name resolution",
+    "No matching distribution found for setuptools",
+)
 NEEDED = ("eventflow", "plugins", "pyproject.toml", "setup.cfg", "README.md", "LICENSE")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}  # no path into the tree
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What the command prints; its whole output in the failure when it fails."""
-    done = _done(*command, cwd=cwd, **variables)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def _done(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    """What the command prints; its whole output in the failure when it fails. Skips where pip can reach no index."""
+    done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
         env=CLEAN | variables,
@@ -38,6 +38,10 @@ def _done(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Compl
         check=False,
         timeout=300,
     )
+    if done.returncode and any(sign in done.stdout for sign in OFFLINE):
+        pytest.skip("pip reaches no index: nothing can be built or installed")
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def build_wheel(folder: Path) -> Path:
@@ -65,8 +69,5 @@ def environment(folder: Path, *requirements: str | Path) -> Path:
     venv.create(folder / "venv", with_pip=not shared)
     python = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     pip = (sys.executable, "-m", "pip", "--python", python) if shared else (python, "-m", "pip")
-    done = _done(*pip, "--quiet", "--disable-pip-version-check", "install", *requirements, cwd=folder)
-    if done.returncode and any(sign in done.stdout for sign in OFFLINE):
-        pytest.skip("pip reaches no index: nothing can be installed")
-    assert done.returncode == 0, done.stdout
+    run(*pip, "--quiet", "--disable-pip-version-check", "install", *requirements, cwd=folder)
     return python
