@@ -298,12 +298,16 @@ class Dispatcher:
             opened.close()
             raise
 
-    def _make(self, wire: str | None, check: bool, turn: int = 0, *, is_async: bool, deliver: bool = False) -> Run:
+    def _plan_for(self, is_async: bool) -> Plan:
+        """The compiled registrations; raises `UsageError` where a sync run would have to await."""
         plan = self._current_plan()
-        if not is_async:
-            names = plan.asynchronous()
-            if names:
-                raise UsageError(f"{', '.join(names)} can only be awaited; use arun(), astream() or aopen()")
+        names = [] if is_async else plan.asynchronous()
+        if names:
+            raise UsageError(f"{', '.join(names)} can only be awaited; use arun(), astream() or aopen()")
+        return plan
+
+    def _make(self, wire: str | None, check: bool, turn: int = 0, *, is_async: bool, deliver: bool = False) -> Run:
+        plan = self._plan_for(is_async)
         run = Run(
             self,
             plan,

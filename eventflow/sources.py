@@ -13,14 +13,14 @@ from typing import Any, Literal, TypeAlias, cast
 
 import attrs
 
-from eventflow.errors import UsageError
+from eventflow.errors import ConnectionFailed, UsageError
 from eventflow.events import Event, Response
 from eventflow.http import abody_of, body_at_hand, body_of, interrupter, is_response, refusal_of, slices
 from eventflow.outcome import Position
 from eventflow.sse import Frame
 from eventflow.timers import Timeouts
 
-__all__ = ["Reopened", "Source", "open_source"]
+__all__ = ["Reopened", "Source", "open_source", "refusals"]
 
 _CHUNK = 64 * 1024  # bytes read at once from files
 
@@ -212,7 +212,7 @@ def _context_source(manager: Any) -> Source:
         stack = contextlib.ExitStack()
 
         def items() -> Iterator[Any]:
-            with _refusals():
+            with refusals():
                 entered = stack.enter_context(manager)
             inner = open_source(entered)
             made.interrupt, made.request_id, made.drain = inner.interrupt, inner.request_id, inner.drain
@@ -224,7 +224,7 @@ def _context_source(manager: Any) -> Source:
         astack = contextlib.AsyncExitStack()
 
         async def aitems() -> AsyncIterator[Any]:
-            with _refusals():
+            with refusals():
                 entered = await astack.enter_async_context(manager)
             inner = open_source(entered)
             made.request_id, made.drain = inner.request_id, inner.drain
@@ -243,14 +243,16 @@ def _context_source(manager: Any) -> Source:
 
 
 @contextlib.contextmanager
-def _refusals() -> Generator[None]:
-    """An SDK raises an error of its own where the server refuses: ours in its place, made of the response in it."""
+def refusals() -> Generator[None]:
+    """An SDK raises errors of its own where the server refuses, or does not answer: ours in their place."""
     try:
         yield
     except Exception as error:
         response: Any = getattr(error, "response", None)
         if is_response(response) and response.status_code >= 300:
             raise refusal_of(response) from error
+        if any(kind.__name__ == "APIConnectionError" for kind in type(error).__mro__):  # openai 3.54, anthropic
+            raise ConnectionFailed(f"no answer came: {type(error).__name__}: {error}") from error
         raise
 
 
