@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import json
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -33,10 +34,12 @@ from eventflow.events import (
     ToolOutput,
     Untyped,
     Usage,
+    encode_json,
 )
 from eventflow.events._base import Record
 from eventflow.plain import as_list, as_mapping
 from eventflow.plugin import Plugin, on, state
+from eventflow.providers.parameters import object_of
 from eventflow.routing import is_async
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import refusals
@@ -493,7 +496,19 @@ def _complete(item: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {**item, name: item.get(name, empty)}
     if made.get("type") == "message":
         made["content"] = [_complete(as_mapping(part)) for part in as_list(made["content"])]
+    elif made.get("type") == "function_call":
+        made["arguments"] = _object_text(made["arguments"])
     return made
+
+
+def _object_text(arguments: str) -> str:
+    """Arguments as they are, or as JSON where a model wrote none: servers such as llama.cpp's parse what comes back."""
+    value = object_of(arguments)
+    text = encode_json(value).decode()
+    with contextlib.suppress(ValueError, RecursionError):
+        if json.loads(arguments) == json.loads(text):
+            return arguments
+    return text
 
 
 def _history(run: Run) -> list[dict[str, Any]]:
