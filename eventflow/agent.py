@@ -229,8 +229,7 @@ class Agent:
             Exception: What a handler or plugin raised; it too is given that ``result``.
         """
         talk = _Conversation(self, input, after, check)
-        for _ in self._turns(talk, deliver=False):
-            pass
+        list(self._turns(talk, deliver=False))  # which delivers nothing: it goes to the end
         return talk.result()
 
     async def arun(
@@ -238,8 +237,7 @@ class Agent:
     ) -> AgentResult:
         """`run`, async."""
         talk = _Conversation(self, input, after, check)
-        async for _ in self._aturns(talk, deliver=False):
-            pass
+        [event async for event in self._aturns(talk, deliver=False)]
         return talk.result()
 
     def stream(
@@ -259,10 +257,10 @@ class Agent:
     # --- the two drivers ---------------------------------------------------------------------------------------------
 
     def _turns(self, talk: _Conversation, *, deliver: bool) -> Generator[Event, None, None]:
+        self.flow._plan_for(is_async=False)  # what cannot run asks nobody
         try:
             while talk.goes_on():
                 with talk.turn_under_way():
-                    self.flow._plan_for(is_async=False)  # what cannot run asks nobody
                     asked = talk.request()
                     with refusals():
                         source = self._create(**asked)
@@ -277,10 +275,10 @@ class Agent:
             talk.leave()
 
     async def _aturns(self, talk: _Conversation, *, deliver: bool) -> AsyncGenerator[Event, None]:
+        self.flow._plan_for(is_async=True)
         try:
             while talk.goes_on():
                 with talk.turn_under_way():
-                    self.flow._plan_for(is_async=True)
                     asked = talk.request()
                     with refusals():
                         source = self._create(**asked)
@@ -322,6 +320,7 @@ class _Conversation:
         self.turn = 0
         self.run: Run | None = None  # the one under way, or the last
         self._check = check
+        self._asking = False  # whether an answer is waited for
         self._cancelled = False
         self._items: list[Any] = [*(after.items if after is not None else ()), *map(_sendable, given)]
         self._response_id = after.previous_response_id if after is not None else None
@@ -353,6 +352,7 @@ class _Conversation:
             if not isinstance(prepared, Mapping):
                 raise UsageError(f"Agent(prepare=...) is to return the parameters, not {type(prepared).__name__}")
             parameters = dict(cast("Mapping[str, Any]", prepared))
+        self._asking = True
         return {**parameters, "stream": True}
 
     @contextlib.contextmanager
@@ -367,16 +367,16 @@ class _Conversation:
             self.outcome, self._error = "failed", error
             with contextlib.suppress(AttributeError):  # somebody's own may have no room for it
                 cast("Any", error).result = self.result()
-            if run is not None:
-                expected = error is run.error
+            if self._asking:
+                foreseen = isinstance(error, EventflowError) and not isinstance(error, UsageError)
             else:
-                expected = isinstance(error, EventflowError) and not isinstance(error, UsageError)
-            if self._check or not expected:
+                foreseen = run is not None and error is run.error
+            if self._check or not foreseen:
                 raise
 
     def begin(self, run: Run) -> None:
         """The answer to the turn's request has begun."""
-        self.run = run
+        self.run, self._asking = run, False
         if self._cancelled:  # while it was asked for
             run.cancel()
 

@@ -130,10 +130,14 @@ def hold(
     after: AgentResult | None = None,
     check: bool = True,
     handlers: Callable[[Agent], object] = lambda agent: None,
+    opened: Callable[[Any], object] = lambda stream: None,
     plugins: tuple[Plugin, ...] = (),
     **options: Any,
 ) -> Held:
-    """Hold a conversation by one of `FACES`; *make_client* is told whether it is to be async."""
+    """Hold a conversation by one of `FACES`.
+
+    *make_client* is told whether it is to be async, *handlers* the agent, *opened* the stream before it is iterated.
+    """
     method, _, backend = face.partition(" ")
     recorder = Recorder()
     arguments: dict[str, Any] = {"after": after, "check": check}
@@ -153,6 +157,7 @@ def hold(
             if method == "run":
                 return held(agent.run(given, **arguments))
             with agent.stream(given, **arguments) as events:
+                opened(events)
                 for _ in events:
                     pass
             return held(events.result)
@@ -169,6 +174,7 @@ def hold(
             if method == "arun":
                 return held(await agent.arun(given, **arguments))
             async with agent.astream(given, **arguments) as events:
+                opened(events)
                 async for _ in events:
                     pass
             return held(events.result)
@@ -418,6 +424,31 @@ def test_check_when_false_still_raises_plugins_own_errors(face: str) -> None:
     assert held.result.outcome == "failed"
 
 
+@faces
+@pytest.mark.parametrize("where", ["open", "prepare", "start"])
+def test_check_when_false_still_raises_errors_of_ours_in_other_code(face: str, where: str) -> None:
+    """Whatever an agent's own code raises before the answer comes is no server's doing."""
+
+    class Fails(Plugin):
+        def open(self) -> None:
+            fail("open")
+
+        def start(self, run: Run) -> None:
+            fail("start")
+
+    def fail(here: str) -> None:
+        if here == where:
+            raise HTTPStatusError("of another conversation", status=500)
+
+    def prepare(parameters: dict[str, Any], turn: int) -> dict[str, Any]:
+        fail("prepare")
+        return parameters
+
+    held, asked = play(face, stream("Hi"), plugins=(Fails(),), prepare=prepare, check=False)
+    assert isinstance(held.error, HTTPStatusError)
+    assert len(asked) == (where == "start")
+
+
 def test_exceptions_without_room_when_raised_pass() -> None:
     """A handler's exception with a ``result`` of its own is raised as it is."""
 
@@ -503,6 +534,15 @@ def test_cancel_when_from_another_thread_ends_any_phase(face: str, phase: str) -
         thread.start()
         thread.join()
 
+    def opened(events: Any) -> None:
+        cancel.append(events.cancel)
+        if phase == "before":
+            from_another_thread()
+
+    def handlers(agent: Agent) -> None:
+        if phase == "stream":  # by the time the timer goes off, the run waits for what never comes
+            agent.flow.on(TextDelta, lambda event: threading.Timer(0.05, cancel[0]).start())
+
     def asked(request: object) -> Any:
         if phase == "request":
             from_another_thread()
@@ -515,25 +555,8 @@ def test_cancel_when_from_another_thread_ends_any_phase(face: str, phase: str) -
         released.wait(2)
         return "late"
 
-    def handlers(agent: Agent) -> None:
-        if phase == "stream":
-            # the sixth event is the last that comes: the run waits for the next when the timer goes off
-            agent.flow.on(TextDelta, lambda event, run: threading.Timer(0.05, cancel[0]).start())
-        made = agent._turns, agent._aturns
-
-        def begun(turns: Any) -> Any:
-            def begin(talk: Any, *, deliver: bool) -> Any:
-                cancel.append(talk.cancel)
-                if phase == "before":
-                    from_another_thread()
-                return turns(talk, deliver=deliver)
-
-            return begin
-
-        agent._turns, agent._aturns = map(begun, made)  # type: ignore[method-assign]
-
     with Server(asked) as server:
-        held = hold(face, client_of(server), plugins=(Tools([wait]),), handlers=handlers)
+        held = hold(face, client_of(server), plugins=(Tools([wait]),), handlers=handlers, opened=opened)
         released.set()
         assert len(server.requests) == (phase != "before")
         if phase == "stream":
@@ -541,6 +564,22 @@ def test_cancel_when_from_another_thread_ends_any_phase(face: str, phase: str) -
     assert (held.error, held.result.outcome) == (None, "cancelled")
     assert kinds(held.result.items) == ["user"]
     assert [run.cancelled for run in held.result.turns] == [True] * (phase != "before")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_task_when_cancelled_closes_the_connection(backend: str) -> None:
+    """While the stream is read, and while an answer is waited for."""
+
+    async def cancelled(server: Server) -> None:
+        async with client_of(server)(True) as client:
+            with anyio.move_on_after(0.1) as scope:
+                await Agent(client, model="m").arun("Hi")
+            assert scope.cancelled_caught
+            assert await anyio.to_thread.run_sync(server.left.wait, 2)
+
+    for turn in (Reply(stream("Hello, world", cut_at=6), then="hang"), Reply(None, then="hang")):
+        with Server(turn) as server:
+            anyio.run(cancelled, server, backend=backend)
 
 
 @faces

@@ -31,8 +31,9 @@ def respond(peer: Peer) -> None:
         return
     asked = request.json if request.body else {}
     streams = asked.get("stream", "stream=true" in request.path)
-    if "tools" in asked and "function_call_output" not in json.dumps(asked["input"]):
-        item = call(json.dumps({"city": "Paris"}))
+    items = [{}] if isinstance(asked.get("input"), str) else asked.get("input") or [{}]
+    if "tools" in asked and items[-1].get("type") != "function_call_output":
+        item = call(json.dumps({"city": "Paris"}), name=asked["tools"][0].get("name", "weather"))
         events = [created(), opened(item), closed(item), completed(item)]
     elif "text" in asked:
         events = answer(json.dumps({"city": "Paris", "celsius": 18.0}))
