@@ -551,7 +551,8 @@ def test_cancel_when_from_another_thread_ends_any_phase(face: str, phase: str) -
         return stream("Let me see.", tools=[("wait", {})])
 
     def wait() -> str:
-        from_another_thread()
+        if phase == "tools":
+            from_another_thread()
         released.wait(2)
         return "late"
 
@@ -564,6 +565,8 @@ def test_cancel_when_from_another_thread_ends_any_phase(face: str, phase: str) -
     assert (held.error, held.result.outcome) == (None, "cancelled")
     assert kinds(held.result.items) == ["user"]
     assert [run.cancelled for run in held.result.turns] == [True] * (phase != "before")
+    if phase == "request":
+        assert held.result.turns[0].events == 0
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -941,6 +944,22 @@ def test_failures_when_repeated_end_it(face: str) -> None:
     held, asked = play(face, *turns, plugins=(Tools([get_weather]),))
     assert (held.result.outcome, len(asked)) == ("max_failures", 4)
     assert kinds(held.result.items)[-1] == "function_call_output"
+
+
+@faces
+def test_failures_when_the_call_succeeds_in_between_count_anew(face: str) -> None:
+    """Two, a success (and a failure in the same turn), two: never three in a row."""
+    fails = iter([True, True, False, True, True, True])
+
+    def flaky() -> str:
+        if next(fails):
+            raise LookupError
+        return "found"
+
+    once, twice = stream(tools=[("flaky", {})]), stream(tools=[("flaky", {}), ("flaky", {})])
+    turns = (once, once, twice, once, once, stream("Done"))
+    held, asked = play(face, *turns, plugins=(Tools([flaky], concurrency=1),))
+    assert (held.result.outcome, len(asked)) == ("completed", 6)
 
 
 def usage_of(*usages: Usage | None) -> Usage | None:
