@@ -28,7 +28,7 @@ LAYERS = (  # lowest first; a module imports from lower ones only. A package is 
     {"engine"},
     {"reading"},
     {"exchange", "run"},
-    {"driving", "streams"},
+    {"conversation", "driving", "streams"},
     {"dispatcher"},
     {"answer"},
     {"client"},
