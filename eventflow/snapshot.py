@@ -443,11 +443,21 @@ def _lifecycle(snapshot: Snapshot, event: Any) -> None:
     if isinstance(event, TERMINAL):
         snapshot._terminal = type(event)
         if response.output and snapshot._items:
+            response = response.replace(output=tuple(_filled(snapshot, item) for item in response.output))
             opened = all(item.item is not None for item in snapshot._items)
             snapshot._compare(event, "text", snapshot.text, response.output_text, opened)
             snapshot._items, snapshot._by_id, snapshot._by_index = [], {}, {}  # the whole is here: drop the pieces
         snapshot._built = None
     snapshot._base = response
+
+
+def _filled(snapshot: Snapshot, item: OutputItem) -> OutputItem:
+    """An item of the terminal event; as it was received before, where that one says nothing."""
+    known = snapshot._by_id.get(item.id) if item.id is not None else None
+    if known is None or any(_words(item).values()):
+        return item
+    before = known.build()
+    return before if type(before) is type(item) and any(_words(before).values()) else item
 
 
 def _stream_error(snapshot: Snapshot, event: Any) -> None:

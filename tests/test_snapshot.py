@@ -533,6 +533,18 @@ def test_fold_when_the_terminal_output_differs() -> None:
     assert fold(CREATED, ResponseCompleted(final)).oddities == []
 
 
+def test_fold_when_the_terminal_output_says_nothing() -> None:
+    """What its items leave empty stays as it was received; what was empty before stays empty."""
+    call = FunctionCall(name="look", arguments="{}", call_id="call_1", id="fc_1", status="completed")
+    bare = FunctionCall(name="ping", arguments="", call_id="call_2", id="fc_2", status="completed")
+    received = [closed("a"), OutputItemDone(call, output_index=1), OutputItemDone(bare, output_index=2)]
+    said = received[0].item
+    final = (said.replace(content=()), call.replace(arguments=""), bare, Message(), Reasoning(id="fc_1"))
+    snapshot = fold(CREATED, *received, ResponseCompleted(Response(output=final)))
+    assert snapshot.response.output == (said, call, bare, Message(), Reasoning(id="fc_1"))
+    assert snapshot.oddities == []
+
+
 @given(streams(), st.lists(wire_events(), max_size=5))
 def test_add_when_the_response_has_ended(told: Told, late: list[Event]) -> None:
     """Nothing changes any more: not by events, not by closing."""
