@@ -237,9 +237,11 @@ class _Inflater:
                 if self._held != _GZIP:  # none, or not yet enough of it to be told from what some servers add
                     return
                 self._held, self._engine = b"", zlib.decompressobj(31)
+            before = self._engine.copy()
             try:
                 chunk = self._engine.decompress(raw, _CHUNK)
             except zlib.error as error:
+                yield _before_fault(before, raw)
                 raise DecodeError(f"the compressed body is corrupt: {error}") from error
             if chunk:
                 yield chunk
@@ -251,6 +253,15 @@ class _Inflater:
         """The body has ended; raises `StreamTruncated` where the compressed data is cut off."""
         if self._held or (self._engine is not None and not self._engine.eof):
             raise StreamTruncated("the compressed body was cut off before its end")
+
+
+def _before_fault(engine: Any, raw: bytes) -> bytes:
+    """What *raw* means up to where it is corrupt: zlib gives nothing of a piece that has a fault in it."""
+    pieces: list[bytes] = []
+    with contextlib.suppress(zlib.error):
+        for place in range(len(raw)):
+            pieces.append(engine.decompress(raw[place : place + 1], _CHUNK))
+    return b"".join(pieces)
 
 
 def interrupter(response: Any) -> Callable[[], None]:

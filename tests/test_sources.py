@@ -662,6 +662,12 @@ def test_response_when_its_compression_is_broken() -> None:
     assert cut.value.partial.output_text.startswith("word 0 word 1 ")
     with pytest.raises(DecodeError, match="corrupt"):
         both(httpx, [b"no gzip at all, but text"], headers=headers)
+    engine = zlib.compressobj(wbits=31)
+    begun = engine.compress(BODY[: BODY.index(b"event: response.completed")]) + engine.flush(zlib.Z_SYNC_FLUSH)
+    with pytest.raises(DecodeError, match="corrupt") as garbled:  # in one piece with what is whole
+        both(httpx, [begun + b"\xff" * 100], headers=headers)
+    assert garbled.value.partial is not None
+    assert garbled.value.partial.output_text == "ab"
     broken = bytearray(packed)
     broken[len(packed) // 2 :] = bytes(len(packed) - len(packed) // 2)
     with pytest.raises(DecodeError):
