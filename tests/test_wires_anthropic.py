@@ -180,6 +180,23 @@ def test_usage_when_it_is_in_both_places() -> None:
     assert told.response.usage.input_tokens is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("text", delta("text_delta", text={"a": 1})),
+        ("thinking", delta("thinking_delta", thinking=[])),
+        ("tool_use", delta("input_json_delta", partial_json={"city": "Paris"})),
+    ],
+)
+def test_piece_when_it_is_no_text(kind: str, given: JSON) -> None:
+    """It cannot be told on, and must not get lost unseen: that is an error. None is no piece at all."""
+    with pytest.raises(DecodeError, match=r"of a delta is (dict|list), not text"):
+        anthropic(start(), block(kind), given)
+    anthropic(
+        start(), block(kind), {**given, "delta": dict.fromkeys(given["delta"]) | {"type": given["delta"]["type"]}}
+    )
+
+
 def test_fields_when_nobody_knows_them_are_kept() -> None:
     """Those of the message, of its change, of pieces and blocks, and events of other types."""
     change: JSON = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "container": {"id": "c"}}}

@@ -75,6 +75,26 @@ def chat(*stream: Any, close: bool = True) -> Told:
     return listen(ChatWire, *stream, close=close)
 
 
+# --- what chunks are -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(r"a\ud83d", "a\ud83d"), (f'a", "vendor": {"7" * 10_000}, "more": "', "a"), ("\ufffd", "\ufffd")],
+)
+def test_chunk_when_only_python_reads_it(written: str, meant: str) -> None:
+    """Half a surrogate pair, and integers longer than anybody's, are no reason to lose a chunk."""
+    piece = json.dumps(text("HERE")).replace("HERE", written)
+    assert said(chat(Frame(data=piece), STOP).response) == said(chat(text(meant), STOP).response)
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, 5, True])
+def test_content_when_it_is_no_text(content: Any) -> None:
+    """It cannot be told on, and must not get lost unseen: that is an error."""
+    with pytest.raises(DecodeError, match="the content of a chunk is"):
+        chat(text(content))
+
+
 # --- how streams begin and end ---------------------------------------------------------------------------------------
 
 

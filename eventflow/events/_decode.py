@@ -44,6 +44,7 @@ __all__ = [
     "decode_response",
     "decoder_of",
     "is_flat",
+    "read_leniently",
 ]
 
 Decode: TypeAlias = Callable[[bytes | str], Event]
@@ -201,12 +202,21 @@ def _undecodable(kind: object, error: Exception) -> UsageError:
 def _lenient(data: bytes | str, name: str) -> Event:
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     try:
-        value = json.loads(text, parse_int=_integer)
+        value = read_leniently(text)
     except (ValueError, RecursionError) as error:
         if name == "error":
             return StreamError.from_wire(text)
         raise DecodeError(f"the data of a {name or 'message'} event is not JSON ({error}): {excerpt(text)}") from error
     return _from_object(value, name)
+
+
+def read_leniently(text: str) -> Any:
+    """The value of some JSON that msgspec refuses: with lone surrogates, or integers longer than Python's.
+
+    Raises:
+        ValueError, RecursionError: It is no JSON, or nested too deep.
+    """
+    return json.loads(text, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | float:

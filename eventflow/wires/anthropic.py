@@ -33,7 +33,7 @@ from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
 from eventflow.wires.assembly import Pieces
-from eventflow.wires.translation import TranslatingWire
+from eventflow.wires.translation import TranslatingWire, spoken
 
 __all__ = ["AnthropicWire"]
 
@@ -260,16 +260,16 @@ class AnthropicWire(TranslatingWire):
                 if name != "type" and value is not None:
                     self._grow(block, name, value)
         elif kind == "text_delta":
-            self._assembler.piece(key, TextDelta, as_text(delta.get("text")))
+            self._assembler.piece(key, TextDelta, spoken(delta.get("text"), "the text of a delta"))
         elif kind == "thinking_delta":
             self._keep_rest(delta, {"type", "thinking"})
-            self._assembler.piece(key, ReasoningTextDelta, as_text(delta.get("thinking")))
+            self._assembler.piece(key, ReasoningTextDelta, spoken(delta.get("thinking"), "the thinking of a delta"))
         elif kind == "signature_delta":
             self._assembler.seal(key, as_text(delta.get("signature")))
         elif kind == "citations_delta":
             self._cite(key, as_mapping(delta.get("citation")))
         else:
-            self._assembler.arguments(key, as_text(delta.get("partial_json")))
+            self._assembler.arguments(key, spoken(delta.get("partial_json"), "the partial_json of a delta"))
 
     def _grow(self, block: dict[str, Any], name: str, value: Any) -> None:
         """A piece of a field: text goes on behind what is there, everything else takes its place."""

@@ -38,7 +38,7 @@ from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
-from eventflow.wires.translation import TranslatingWire
+from eventflow.wires.translation import TranslatingWire, spoken
 
 __all__ = ["ChatWire"]
 
@@ -253,8 +253,10 @@ class ChatWire(TranslatingWire):
     def _content(self, index: int, delta: Mapping[str, Any], logprobs: Any) -> None:
         content = delta.get("content")
         fields = {"logprobs": logprobs} if logprobs else {}
-        if isinstance(content, str) and (content or fields):
-            self._piece(index, "text", TextDelta, content, **fields)
+        if not isinstance(content, list | tuple):
+            text = spoken(content, "the content of a chunk")
+            if text or (fields and content is not None):
+                self._piece(index, "text", TextDelta, text, **fields)
         for part in as_list(content):  # Mistral's thinking models
             part = as_mapping(part)
             thinking = part.get("thinking")

@@ -10,16 +10,32 @@ import msgspec
 
 from eventflow.errors import DecodeError, excerpt
 from eventflow.events import Event, StreamError, Usage
-from eventflow.events._decode import STRICT_ERRORS, check_depth
+from eventflow.events._decode import STRICT_ERRORS, check_depth, read_leniently
 from eventflow.limits import Limits
 from eventflow.sse import Frame
 from eventflow.wires.assembly import Assembler
 
-__all__ = ["TranslatingWire"]
+__all__ = ["TranslatingWire", "spoken"]
 
 _END = "[DONE]"  # of Chat Completions; gateways add it to every wire
 
 _read_any = msgspec.json.Decoder().decode
+
+
+def _read(data: str) -> Any:
+    try:
+        return _read_any(data)
+    except STRICT_ERRORS:
+        return read_leniently(data)
+
+
+def spoken(value: object, where: str) -> str:
+    """A piece of what the model says; raises `DecodeError` where it is no text, for else it would be lost unseen."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    raise DecodeError(f"{where} is {type(value).__name__}, not text: {excerpt(repr(value))}")
 
 
 class TranslatingWire(abc.ABC):
@@ -91,8 +107,8 @@ class TranslatingWire(abc.ABC):
         """The object that a frame's data is; of an error, which may be plain text, one that holds it."""
         check_depth(data, self._max_depth)
         try:
-            value = _read_any(data)
-        except STRICT_ERRORS:
+            value = _read(data)
+        except (ValueError, RecursionError):
             value = data if frame.event == "error" else None
         if isinstance(value, dict):
             return cast("dict[str, Any]", value)
