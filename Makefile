@@ -26,7 +26,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench docs clean
+.PHONY: help demo test lint format types bench faults docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -70,6 +70,9 @@ types: .venv/.dev-stamp ## Check types with mypy and pyright: the sources, then 
 
 bench: .venv/.bench-stamp ## Measure against the peers and print a table
 	$(BIN)/python tests/benchmarks $(ARGS)
+
+faults: .venv/.dev-stamp ## Play every fault of servers and networks, and write docs/faults.md (ARGS="reset" plays one)
+	$(BIN)/python tests/faults $(if $(strip $(ARGS)),$(ARGS),--write)
 
 docs: .venv/.docs-stamp ## Build the documentation to site/; a warning is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -d .venv/.doctrees docs site
