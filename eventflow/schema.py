@@ -13,6 +13,7 @@ import msgspec
 
 from eventflow.errors import DecodeError, UsageError, excerpt
 from eventflow.events import Response
+from eventflow.events._decode import BUILDING
 
 if TYPE_CHECKING:
     from typing import Self
@@ -82,7 +83,10 @@ _FIELDS = Response.__struct_fields__
 def _read(text: str, kind: Any) -> Any:
     validate = getattr(kind, "model_validate_json", None)
     try:
-        return validate(text) if validate is not None else msgspec.json.decode(text, type=kind)
+        if validate is not None:
+            return validate(text)
+        with BUILDING:
+            return msgspec.json.decode(text, type=kind)
     except Exception as error:  # of msgspec, or of pydantic, which is not imported here
         raise DecodeError(f"the text is no {_name_of(kind)}: {error}; it begins with {excerpt(text)}") from error
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -541,3 +543,34 @@ def test_strict_decoder_when_data_names_another_type() -> None:
         with pytest.raises(STRICT_ERRORS):
             decoder_of(TextDelta)(data)
     assert issubclass(msgspec.ValidationError, STRICT_ERRORS)
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+AT_ONCE = """
+import sys, threading
+from eventflow import collect
+from eventflow.testing import stream
+
+sys.setswitchinterval(1e-6)
+body = stream("Hello", tools=[("get_weather", {"city": "Paris"})], wire=sys.argv[1]).body
+ready, said = threading.Barrier(8), []
+
+def read():
+    ready.wait()
+    said.append(collect(body).output_text)
+
+threads = [threading.Thread(target=read) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert said == ["Hello"] * 8, said
+"""
+
+
+@pytest.mark.parametrize("wire", ["responses", "chat"])
+def test_decode_when_threads_meet_the_classes_at_once(wire: str) -> None:
+    """The first streams of a process may be read by several threads: it does not crash, as msgspec by itself would."""
+    done = subprocess.run([sys.executable, "-c", AT_ONCE, wire], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import threading
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ from eventflow.events.response import (
 )
 
 __all__ = [
+    "BUILDING",
     "STRICT_ERRORS",
     "check_depth",
     "decode",
@@ -53,6 +55,11 @@ T = TypeVar("T")
 
 STRICT_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises where the lenient way is to be tried (`msgspec.ValidationError` is a `msgspec.DecodeError`)."""
+
+BUILDING = threading.RLock()
+"""Held wherever msgspec may meet a class for the first time. While it reads the fields of one, other threads have their
+turn, and a decoder that one of them makes with the same class reads memory that is not there (msgspec 0.22 crashes).
+"""
 
 _MAX_DIGITS = 4000  # CPython refuses to read longer integers (4,300 digits); such a number becomes a float
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
@@ -138,7 +145,8 @@ def _once_per_class(make: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
     @functools.wraps(make)
     def made(cls: type[Any]) -> T:
         if name not in cls.__dict__:
-            setattr(cls, name, make(cls))
+            with BUILDING:
+                setattr(cls, name, make(cls))
         return cast("T", cls.__dict__[name])
 
     return made
@@ -189,7 +197,8 @@ def _any_event() -> Decode:
     union: Any = known[0]
     for cls in known[1:]:
         union |= cls
-    return cast("Decode", msgspec.json.Decoder(union).decode)
+    with BUILDING:
+        return cast("Decode", msgspec.json.Decoder(union).decode)
 
 
 def _undecodable(kind: object, error: Exception) -> UsageError:
@@ -369,7 +378,8 @@ def _shape_of(kind: Any) -> Shape:
 
 def _foreign(kind: Any, value: Any) -> Any:
     try:
-        return msgspec.convert(value, kind, strict=False)
+        with BUILDING:
+            return msgspec.convert(value, kind, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
         raise _WrongShape(f"{kind} ({error})", value) from error
     except TypeError as error:

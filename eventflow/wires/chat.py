@@ -34,7 +34,7 @@ from eventflow.events import (
     Usage,
     encode_json,
 )
-from eventflow.events._decode import STRICT_ERRORS
+from eventflow.events._decode import BUILDING, STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
@@ -379,7 +379,8 @@ class ChatWire(TranslatingWire):
 def _logprobs_of(logprobs: Mapping[str, Any]) -> tuple[Logprob, ...]:
     tokens = [token for name in ("content", "refusal", "reasoning_content") for token in as_list(logprobs.get(name))]
     try:
-        return msgspec.convert(tokens, tuple[Logprob, ...], strict=False)
+        with BUILDING:
+            return msgspec.convert(tokens, tuple[Logprob, ...], strict=False)
     except msgspec.ValidationError:
         return ()
 
