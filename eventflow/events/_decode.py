@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-import threading
 import types
 import typing
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from threading import RLock
 from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -56,7 +56,7 @@ T = TypeVar("T")
 STRICT_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises where the lenient way is to be tried (`msgspec.ValidationError` is a `msgspec.DecodeError`)."""
 
-BUILDING = threading.RLock()
+BUILDING = RLock()
 """Held wherever msgspec may meet a class for the first time. While it reads the fields of one, other threads have their
 turn, and a decoder that one of them makes with the same class reads memory that is not there (msgspec 0.22 crashes).
 """

@@ -9,6 +9,7 @@ import argparse
 
 from bench import serving
 from catalogue import FAULTS
+from leaving import CASES, LEAVINGS, leave
 from page import PAGE, render
 from weigh import LOADS, check
 
@@ -16,17 +17,21 @@ from weigh import LOADS, check
 def main() -> int:
     """Play what is asked for; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python tests/faults", description="Play the faults.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of faults and loads; all of them by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="of faults, ways to leave and loads; all of them by default"
+    )
     parser.add_argument("--write", action="store_true", help="write docs/faults.md")
     options = parser.parse_args()
-    unknown = set(options.names) - {*FAULTS, *LOADS}
+    known = list(dict.fromkeys([*FAULTS, *LEAVINGS, *LOADS]))
+    unknown = set(options.names) - set(known)
     if unknown:
-        parser.error(f"there is no {min(unknown)}; there are {', '.join([*FAULTS, *LOADS])}")
-    names = options.names or [*FAULTS, *(name for name in LOADS if name not in FAULTS)]
+        parser.error(f"there is no {min(unknown)}; there are {', '.join(known)}")
+    names = options.names or known
     wrong = 0
     with serving() as bench:
         for name in names:
             found = bench.mistakes(FAULTS[name]) if name in FAULTS else []
+            found += [each for case in CASES if case[0] == name for each in leave(*case)]
             found += check(name) if name in LOADS else []
             wrong += bool(found)
             print("\n  ".join([f"{name}: {'wrong' if found else 'as it must be'}", *found]), flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from answers import APIS, Api
 from catalogue import FAULTS, Expected, Fault
+from leaving import LEAVINGS
 from weigh import LOADS, Load
 
 __all__ = ["PAGE", "render"]
@@ -42,6 +43,16 @@ together.
 |---|---|---|---|
 """
 
+_LEAVINGS = """
+## Consumers
+
+Over each API, sync and async, with the garbage collector off: the server sees the connection go at once. While a slow
+one takes its time, the server cannot send: nothing is read ahead.
+
+| the consumer | status | what comes to the caller |
+|---|---|---|
+"""
+
 _COLUMNS = """\
 | fault | what the server does | status | error | text | sent |
 |---|---|---|---|---|---|
@@ -55,6 +66,7 @@ def render() -> str:
     parts = [_HEAD]
     for group, faults in groupby(FAULTS.values(), key=lambda fault: fault.group):
         parts += [f"\n## {group}\n\n{_COLUMNS}", *(f"{row}\n" for fault in faults for row in _rows(fault))]
+    parts += [_LEAVINGS, *(f"| {each.what} | `{each.status}` | {each.comes} |\n" for each in LEAVINGS.values())]
     parts += [_LOADS, *(f"{_weighed(name, load)}\n" for name, load in LOADS.items())]
     return "".join(parts)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from answers import Api
 from bench import Bench, serving
 from catalogue import FAULTS
+from leaving import CASES, leave
 from page import PAGE, render
 from weigh import LOADS, check
 
@@ -22,6 +24,12 @@ def bench() -> Iterator[Bench]:
 def test_outcome_when_the_server_misbehaves(name: str, bench: Bench) -> None:
     """It is what the catalogue promises: over each API, sync and async, as our stream and as a plain response."""
     assert bench.mistakes(FAULTS[name]) == []
+
+
+@pytest.mark.parametrize(("name", "api", "way"), CASES)
+def test_connection_when_the_consumer_leaves(name: str, api: Api, way: str) -> None:
+    """It is closed at once, without the garbage collector; and a slow consumer is not sent more than it takes."""
+    assert leave(name, api, way) == []
 
 
 @pytest.mark.parametrize("name", LOADS)
