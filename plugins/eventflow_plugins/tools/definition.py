@@ -361,6 +361,7 @@ def _by_msgspec(name: str, taken: Described) -> tuple[Any, Reader]:
         else:
             fields.append((parameter.name, told | msgspec.UnsetType, msgspec.UNSET))
     struct = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
+    msgspec.json.Decoder(struct)  # reads its fields now: msgspec crashes where threads that run tools do that at once
 
     def read(given: dict[str, Any]) -> dict[str, Any]:
         values = msgspec.convert(given, struct, str_keys=True)
