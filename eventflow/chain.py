@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
@@ -18,8 +17,10 @@ from eventflow import signals
 from eventflow.background import Lane, ending
 from eventflow.errors import EventflowError, LimitExceeded, UsageError, excerpt
 from eventflow.events import Event, HandlerFailed, UnknownEvent
+from eventflow.logs import logger
 from eventflow.plan import Plan, Step, same
 from eventflow.plugin import Pause, Plugin, instantiate
+from eventflow.printable import printable
 from eventflow.rewriting import Part, Rewriter
 from eventflow.routing import Handler, name_of
 
@@ -34,7 +35,7 @@ Steps: TypeAlias = Generator[Any, Any, None]
 INERT = frozenset({bool, int, float, str, bytes})
 """What handlers often give and nobody follows: ``lambda event: out.write(event.delta)``."""
 
-_log = logging.getLogger("eventflow")
+_log = logger("eventflow")
 
 
 class Chain:
@@ -318,7 +319,7 @@ class Chain:
             error = wrapped
         failing_again = isinstance(event, HandlerFailed)  # only logged: it would answer itself for ever
         if not (step.isolate or failing_again):
-            error.add_note(f"raised by {what} in {self._where(step)}")
+            error.add_note(printable(f"raised by {what} in {self._where(step)}"))
             raise error
         _log.error("%s failed in %s", what, self._where(step), exc_info=error)
         if failing_again:

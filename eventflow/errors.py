@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, final
 
+from eventflow.printable import printable
+
 if TYPE_CHECKING:
     from eventflow.agent import AgentResult
     from eventflow.events import Response
@@ -66,6 +68,8 @@ def excerpt(data: bytes | str, length: int = _EXCERPT) -> str:
 class EventflowError(Exception):
     """The root of every error of this library.
 
+    Messages and notes may quote what a peer or a model wrote: they are one line each, control characters escaped.
+
     Attributes:
         message: What happened, where, and what to do.
         partial: The `Response` as received up to the error, or None when nothing was under way.
@@ -79,11 +83,16 @@ class EventflowError(Exception):
     phase: Phase | None = None
 
     def __init__(self, message: str = "") -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
         self.partial: Response | None = None
         self.run: Run | None = None
         self.result: AgentResult | None = None
+
+    def add_note(self, note: str, /) -> None:
+        """Say more, on one line."""
+        super().add_note(printable(note))
 
     def __reduce__(self) -> tuple[object, ...]:
         live = ("run", "result")  # a run holds live callables

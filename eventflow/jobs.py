@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from eventflow.logs import logger
 from eventflow.waiting import Bell, asyncio_loop, soon
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["Job", "LoopThread", "await_thread", "start_task", "start_thread"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger("eventflow")
+_log = logger("eventflow")
 
 
 class Job(Protocol):

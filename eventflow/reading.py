@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from eventflow.engine import ANEW, END, Engine
 from eventflow.errors import StreamTimeout
+from eventflow.logs import logger
 from eventflow.outcome import Outcome
 from eventflow.sources import Source
 from eventflow.timers import Timeouts, Timers
@@ -19,7 +19,7 @@ from eventflow.waiting import Interrupted, Waiter, checkpoint, shielded
 
 __all__ = ["AsyncReader", "Reader", "Watchdog", "let_go"]
 
-_log = logging.getLogger("eventflow")
+_log = logger("eventflow")
 
 _DRAIN = 0.05  # seconds: what follows a terminal event comes with it or not at all
 _AGAIN = 0.1  # seconds between two tries to interrupt: the socket may not be there yet

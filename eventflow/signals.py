@@ -7,14 +7,15 @@ several events do.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from blinker import NamedSignal
 
+from eventflow.logs import logger
+
 __all__ = ["handler_failed", "plugin_loaded", "run_finished", "run_started"]
 
-_log = logging.getLogger("eventflow")
+_log = logger("eventflow")
 
 run_started = NamedSignal("eventflow.run_started", "A run begins. Keyword: ``run``.")
 run_finished = NamedSignal("eventflow.run_finished", "A run has ended, on whatever path. Keyword: ``run``.")

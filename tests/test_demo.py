@@ -195,7 +195,7 @@ def test_broken_pipe_ends_quietly(environment: dict[str, str]) -> None:
     ("change", "said", "runs"),
     [
         (BROKEN_MODEL, r"no answer came", 2),  # no run began
-        (DEAD_MODEL, r"the model server died\. This", 2),
+        (DEAD_MODEL, r"the model server died\\nat \\u001b\[31mnight\. This", 2),
         (CUT_MODEL, r"before a terminal event", 4),
     ],
     ids=["refuses", "dies", "is-cut-off"],

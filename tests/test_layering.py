@@ -18,7 +18,9 @@ PACKAGE = Path(eventflow.__file__).parent
 PLUGINS = Path(__file__).parents[1] / "plugins" / "eventflow_plugins"
 
 LAYERS = (  # lowest first; a module imports from lower ones only. A package is one module here.
-    {"errors", "plain", "printable", "signals", "waiting"},
+    {"printable"},
+    {"errors", "logs", "plain", "waiting"},
+    {"signals"},
     {"events", "json_array", "limits", "partial_json", "sequence", "sse", "timers"},
     {"http", "jobs", "outcome", "routing", "snapshot", "wires"},
     {"providers", "schema", "sources"},

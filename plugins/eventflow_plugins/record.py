@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import attrs
 
 from eventflow import HandlerFailed, Plugin, Run, state
 from eventflow.errors import PluginError, UsageError
+from eventflow.logs import logger
 from eventflow.routing import ErrorPolicy
 from eventflow_plugins.line_file import LineFile, exists
 from eventflow_plugins.recording import Header, header_line, item_line, last_line
@@ -118,6 +118,6 @@ class Record(Plugin):
     def _failed(self, error: PluginError, run: Run, *, over: bool = False) -> None:
         if self.errors == "raise":
             raise error
-        logging.getLogger("eventflow").error("%s", error)
+        logger("eventflow").error("%s", error)
         if not over:
             run.emit(HandlerFailed(error, "Record.receive"))

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import inspect
 import json
-import logging
 import re
 import threading
 import types
@@ -22,6 +21,7 @@ from eventflow import Run, ToolCall, ToolOutput, ToolProgress
 from eventflow.errors import ToolError, UsageError
 from eventflow.events import encode_json
 from eventflow.jobs import Job, await_thread
+from eventflow.logs import logger
 from eventflow.routing import is_async, name_of
 from eventflow_plugins.tools.definition import Tool, ToolContext
 
@@ -29,7 +29,7 @@ __all__ = ["Approve", "Call", "Outcome", "PendingCall", "Slots"]
 
 Outcome: TypeAlias = Literal["ok", "error", "timeout", "denied", "unknown", "invalid", "cancelled"]
 
-_log: Final = logging.getLogger("eventflow.tools")
+_log: Final = logger("eventflow.tools")
 _MESSAGE: Final = 500  # characters of an exception's message that the model is told
 _SHOWN: Final = 100  # characters of a name or id in a log line
 _MARKER: Final = 64  # bytes kept for what stands in the place of what is left out
