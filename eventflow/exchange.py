@@ -195,30 +195,33 @@ class Exchange:
         return None, "no"
 
     def _answer(self, call: Call) -> Steps:
-        url, redirects, stale = call.url, 0, False
+        redirects, stale = (
+            0,
+            False,
+        )  # no variable has the address, whose query may have a key: a traceback would show it
         while True:
-            request, connection = self._request(call, url)
+            send = Send(*self._request(call), self._seconds())
             failure: EventflowError | None = None
             response: Any = None
             headers: Any = None
             try:
-                response, self.waited = yield Send(request, connection, self._seconds())
+                response, self.waited = yield send
                 self.spent = self._seconds()
             except EventflowError as error:
                 failure = error
             cut = isinstance(failure, ConnectionFailed) and failure.phase == "headers"
-            if cut and not (stale or connection.fresh):
+            if cut and not (stale or send.connection.fresh):
                 stale = True  # a connection that was kept had been closed by the server: that is no failure yet
                 continue
             if failure is None:
                 self.response, headers = response, response.headers
                 if response.status_code < 300:
-                    self._await_body(request)
+                    self._await_body(send.request)
                     return response
                 failure = yield from self._refusal(response)
-                target = self._redirect(call, url, response)
-                if target is not None and redirects < _REDIRECTS:
-                    url, redirects = target, redirects + 1
+                redirected = self._redirect(call, response)
+                if redirected is not None and redirects < _REDIRECTS:
+                    call, redirects = redirected, redirects + 1
                     continue
             delay = self._delay(failure, headers)
             if delay is None or self._too_long(delay) or (yield Pause(delay)):
@@ -244,13 +247,13 @@ class Exchange:
             return refusal_of(response)
         return refusal_of(response)
 
-    def _request(self, call: Call, url: str) -> tuple[Any, Connection]:
+    def _request(self, call: Call) -> tuple[Any, Connection]:
         connection, trouble, request = Connection(), "", None
         key = self._settings.key.now() if self._settings.key is not None else None
         try:
             request = self._build(
                 call.method,
-                url,
+                call.url,
                 headers=call.headers,
                 content=call.body,
                 timeout=timeout_of(call.timeouts, self._seconds(), is_async=self._is_async),
@@ -261,7 +264,7 @@ class Exchange:
             trouble = type(error).__name__  # its text may show a header
         if trouble:
             raise UsageError(
-                f"the request to {server_of(url)} has a header or an address that HTTP does not allow ({trouble})"
+                f"the request to {server_of(call.url)} has a header or an address that HTTP does not allow ({trouble})"
             )
         return request, connection
 
@@ -291,15 +294,15 @@ class Exchange:
         if not all(map(sendable, request.headers.values())):  # the HTTP client would show it in its log
             raise ValueError
 
-    def _redirect(self, call: Call, url: str, response: Any) -> str | None:
-        """Where an answer sends us, if we follow: within the origin, with the same method and body."""
+    def _redirect(self, call: Call, response: Any) -> Call | None:
+        """What an answer asks us to ask instead, if we do: within the origin, with the same method and body."""
         location, status = response.headers.get("location"), response.status_code
         keeps = status in (307, 308) or (call.method == "GET" and status in (301, 302, 303))
         if not (self._settings.follow_redirects and location and keeps):
             return None
         try:
-            target = urljoin(url, location)
-            return target if _origin(target) == _origin(url) else None
+            target = urljoin(call.url, location)
+            return attrs.evolve(call, url=target) if _origin(target) == _origin(call.url) else None
         except ValueError:  # it is no address
             return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
@@ -42,6 +43,7 @@ __all__ = [
 
 _OPENAI = "https://api.openai.com/v1"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_PASSWORD = re.compile(r"//[^/#]*@")
 _EVER = 1e8  # seconds: three years
 
 
@@ -209,8 +211,8 @@ def _address(url: str) -> SplitResult:
 
 
 def shown(url: str) -> str:
-    """An address without its query, which may have a key."""
-    return url.partition("?")[0]
+    """An address without its query, which may have a key, and without a password."""
+    return _PASSWORD.sub("//", url.partition("?")[0])
 
 
 def _check_mapping(name: str, value: object) -> None:
