@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-__all__ = ["Proxy", "steady", "why_no_steady"]
+__all__ = ["Proxy", "llmock", "steady", "why_no_llmock", "why_no_steady"]
 
 _DEADLINE = 30.0  # seconds until the mock has read OpenAI's specification; one is usual
 _GRACE = 5.0  # seconds to end by itself
@@ -50,29 +50,54 @@ def why_no_steady() -> str | None:
 @contextlib.contextmanager
 def steady() -> Generator[str]:
     """The mock that OpenAI's SDKs are tested against, with OpenAI's specification; yields where its API begins."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]  # it does not tell which one it took when it may choose
+    port = _free_port()
     kinds = ("query-array", "form-array", "query-object", "form-object")
     options = [f"--validator-{kind}-format=brackets" for kind in kinds]  # as in the SDKs' own scripts
     command = [str(_steady()), "--host", "127.0.0.1", "-p", str(port), *options, str(_specification())]
-    url = f"http://127.0.0.1:{port}"
+    with _started(command, f"http://127.0.0.1:{port}", "/_x-steady/health") as url:
+        yield url
+
+
+def why_no_llmock() -> str | None:
+    """What is missing to start `llmock`, or None."""
+    return None if importlib.util.find_spec("llmock") else "LLMock is not installed: pip install 'llmock>=0.2.2,<0.3'"
+
+
+@contextlib.contextmanager
+def llmock() -> Generator[str]:
+    """LLMock, which breaks answers on demand; yields its address."""
+    port = _free_port()
+    command = [sys.executable, "-m", "llmock.cli", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with _started(command, f"http://127.0.0.1:{port}", "/health") as url:
+        yield url
+
+
+def _free_port() -> int:
+    """One for a server that does not tell which it took when it may choose."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _started(command: list[str], url: str, health: str) -> Generator[str]:
+    """A server while the block lasts, from when it is healthy; yields its address."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
-            if not _is_healthy(process, url):
+            if not _is_healthy(process, url + health):
                 output.seek(0)
-                raise RuntimeError(f"the mock server did not start: {output.read().decode('utf-8', 'replace')[-2000:]}")
+                raise RuntimeError(f"{command[0]} did not start: {output.read().decode('utf-8', 'replace')[-2000:]}")
             yield url
         finally:
             _end(process)
 
 
-def _is_healthy(process: subprocess.Popen[bytes], url: str) -> bool:
+def _is_healthy(process: subprocess.Popen[bytes], address: str) -> bool:
     until = time.monotonic() + _DEADLINE
     with httpx.Client(trust_env=False) as client:
         while process.poll() is None and time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
-                return client.get(f"{url}/_x-steady/health").status_code == 200
+                return client.get(address).status_code == 200
             time.sleep(0.05)
     return False
 
