@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +80,24 @@ def test_events_table_lists_every_class() -> None:
     text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert rows == events_table()
+
+
+def guarantees() -> list[tuple[str, str]]:
+    """The rows of docs/guarantees.md that promise something: what, and the test."""
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    promises = text[: text.index("## Versions")]
+    rows = [line.strip("|").split("|") for line in promises.splitlines() if line.startswith("| ")]
+    return [(what.strip(), test.strip()) for what, test in rows if what.strip() != "what is promised"]
+
+
+def test_guarantees_name_tests_that_exist() -> None:
+    """Every promise has its test, by module and name; no test is told to show two."""
+    rows = guarantees()
+    assert len(rows) > 40
+    assert len({test for _, test in rows}) == len(rows)
+    for what, test in rows:
+        named = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", test)
+        assert named, f"{what}: {test} names no test"
+        module, name = named.groups()
+        functions = ast.parse((ROOT / "tests" / module).read_text(encoding="utf-8")).body
+        assert name in {each.name for each in functions if isinstance(each, ast.FunctionDef)}, f"{what}: no {test}"
