@@ -18,7 +18,7 @@ import inspect
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from eventflow.conversation import AgentResult, Conversation, Ledger, Outcome, Terms, tool_name
 from eventflow.dispatcher import Dispatcher
@@ -81,20 +81,21 @@ class Agent:
         flow: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> None:
+        self._asks = {"model": model, **parameters}
+        parameters.clear()  # a traceback would show them
         if not callable(getattr(getattr(client, "responses", None), "create", None)):
             raise UsageError(f"an agent asks by client.responses.create(...), which {type(client).__name__} has not")
         if isinstance(plugins, Plugin | str) or not isinstance(plugins, Iterable):
             raise UsageError("Agent(plugins=...) takes a list: plugins=[...]")
         if flow is not None and not flow.get("snapshot", True):
             raise UsageError("an agent sends back what was received, so it cannot do without: leave out snapshot=False")
-        for name in sorted(parameters.keys() & {"input", "stream"}):
+        for name in sorted(self._asks.keys() & {"input", "stream"}):
             raise UsageError(
                 f"Agent({name}=...): the agent itself gives that; leave it out, run(input) takes the input"
             )
-        tools = parameters.pop("tools", None)
-        self._tools: tuple[object, ...] = () if tools is None else tuple(tools)
+        self._tools = tuple(cast("Iterable[object]", self._asks.pop("tools", None) or ()))
         self._terms = Terms(
-            parameters={"model": model, **parameters},
+            parameters=self._asks.copy,
             tools=self._offered,
             max_turns=max_turns,
             max_tokens=max_tokens,
@@ -143,6 +144,7 @@ class Agent:
             Exception: What a handler or plugin raised; it too is given that ``result``.
         """
         talk = Conversation(self._terms, input, after, check)
+        del input  # which a traceback would show
         list(self._turns(talk, deliver=False))  # which delivers nothing: it goes to the end
         return talk.result()
 
@@ -151,6 +153,7 @@ class Agent:
     ) -> AgentResult:
         """`run`, async."""
         talk = Conversation(self._terms, input, after, check)
+        del input
         [event async for event in self._aturns(talk, deliver=False)]
         return talk.result()
 
@@ -175,9 +178,8 @@ class Agent:
         try:
             while talk.goes_on():
                 with talk.turn_under_way():
-                    asked = talk.request()
                     with refusals():
-                        source = self._create(**asked)
+                        source = self._create(**talk.request())
                     if inspect.isawaitable(source):
                         getattr(source, "close", _nothing)()  # or Python warns that it was never awaited
                         raise UsageError("the agent's client is async; use arun() or astream(), or a Client")
@@ -193,9 +195,8 @@ class Agent:
         try:
             while talk.goes_on():
                 with talk.turn_under_way():
-                    asked = talk.request()
                     with refusals():
-                        source = self._create(**asked)
+                        source = self._create(**talk.request())
                         if not inspect.isawaitable(source):
                             getattr(source, "close", _nothing)()
                             raise UsageError("the agent's client is sync; use run() or stream(), or an AsyncClient")

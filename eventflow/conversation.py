@@ -109,11 +109,11 @@ class Terms:
     """What all conversations of an agent have in common; see `eventflow.agent.Agent`.
 
     Attributes:
-        parameters: Of every request.
+        parameters: Gives the parameters of every request, anew; nothing shows them.
         tools: Gives the tools of a request.
     """
 
-    parameters: Mapping[str, Any]
+    parameters: Callable[[], dict[str, Any]]
     tools: Callable[[], list[object]]
     max_turns: int
     max_tokens: int | None
@@ -169,24 +169,25 @@ class Conversation:
         return self.outcome is None and not self._cancelled
 
     def request(self) -> dict[str, Any]:
-        """The parameters of the next turn's request."""
+        """The parameters of the next turn's request; no variable here has them, for a traceback would show them."""
         self.turn += 1
-        terms = self._terms
-        parameters = {**terms.parameters, "input": list(self._items)}
-        tools = terms.tools()
+        prepare = self._terms.prepare
+        prepared: object = self._parameters() if prepare is None else prepare(self._parameters(), self.turn)
+        if not isinstance(prepared, Mapping):
+            raise UsageError(f"Agent(prepare=...) is to return the parameters, not {type(prepared).__name__}")
+        self._asking = True
+        return {**cast("Mapping[str, Any]", prepared), "stream": True}
+
+    def _parameters(self) -> dict[str, Any]:
+        parameters = {**self._terms.parameters(), "input": list(self._items)}
+        tools = self._terms.tools()
         if tools:
             parameters["tools"] = tools
         if self._response_id is not None:
             parameters["previous_response_id"] = self._response_id
         if self.turn > 1 and "tool_choice" in parameters:  # a model that must call a tool would never answer
             parameters["tool_choice"] = _unforced(parameters["tool_choice"])
-        if terms.prepare is not None:
-            prepared = cast("object", terms.prepare(parameters, self.turn))
-            if not isinstance(prepared, Mapping):
-                raise UsageError(f"Agent(prepare=...) is to return the parameters, not {type(prepared).__name__}")
-            parameters = dict(cast("Mapping[str, Any]", prepared))
-        self._asking = True
-        return {**parameters, "stream": True}
+        return parameters
 
     @contextlib.contextmanager
     def turn_under_way(self) -> Generator[None]:
