@@ -86,7 +86,7 @@ class Slots:
         return f"Slots({self.count})"
 
     def take(self, wake: Callable[[], None]) -> bool:
-        """Take a slot, if one is free; else *wake* is called when one is."""
+        """Take a slot, if one is free; else *wake* is called when one is, or is left: ask again now and then."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -96,11 +96,13 @@ class Slots:
             return False
 
     def give(self) -> None:
-        """Give a slot back."""
+        """Give a slot back, and wake the one that waits longest: to wake all takes long where many wait."""
         with self._lock:
             self._free += 1
-            waiting, self._waiting = self._waiting, {}
-        for wake in waiting:  # all of them: one that was told alone may not want it any more
+            wake = next(iter(self._waiting), None)
+            if wake is not None:
+                del self._waiting[wake]
+        if wake is not None:
             wake()
 
     def forget(self, wake: Callable[[], None]) -> None:

@@ -19,6 +19,7 @@ from eventflow_plugins.tools.definition import Tool, is_seconds
 
 __all__ = ["Tools"]
 
+_AGAIN = 0.25  # seconds after which a call asks for a slot again: who was woken for one may not have taken it
 _LONGEST = 3600.0  # seconds of one wait: more is not known to every system
 _GRACE = 1.0  # seconds that cancelled tools may take to end
 
@@ -191,8 +192,8 @@ class Tools(Plugin):
             else:
                 deadlines = [call.deadline for call in calls if not call.over and call.deadline is not None]
                 deadlines += [] if ends is None else [ends]
-                left = min(deadlines) - now if deadlines else _LONGEST
-                yield Pause(max(0.0, min(left, _LONGEST)))
+                longest = _LONGEST if all(call.over or call.started for call in calls) else _AGAIN
+                yield Pause(max(0.0, min([longest, *(each - now for each in deadlines)])))
         run.outbox.extend(_item_of(call) for call in calls)
 
     def stop(self, run: Run) -> Generator[Pause]:
