@@ -69,6 +69,7 @@ types: .venv/.dev-stamp ## Check types with mypy and pyright: the sources, then 
 	$(BIN)/python tests/typing/check_wheel.py
 
 bench: .venv/.bench-stamp ## Measure against the peers and print a table
+	@$(BIN)/python -m pytest -q -m bench tests/benchmarks
 	$(BIN)/python tests/benchmarks $(ARGS)
 
 faults: .venv/.dev-stamp ## Play every fault of servers and networks, and write docs/faults.md (ARGS="reset" plays one)

@@ -19,6 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 NAMES = ("decode", "handle", "async", "wires", "quiet", "types", "three", "pipeline", "linear", "memory")
 
 
+@pytest.mark.bench
 def test_benchmarks_when_events_are_few() -> None:
     """Every lap handles all of its events, every table has its first row, missing peers are said to be missing."""
     done = run("--events", "100", "--rounds", "1", *NAMES)
@@ -30,6 +31,7 @@ def test_benchmarks_when_events_are_few() -> None:
     assert "Dispatcher.run " in done.stdout
 
 
+@pytest.mark.bench
 def test_live_when_events_are_few() -> None:
     """Every subject gets all events of a real server, or is said to be missing; the server ends with the program."""
     done = run("--events", "100", "--rounds", "1", "live")
