@@ -265,11 +265,15 @@ def _before_fault(engine: Any, raw: bytes) -> bytes:
 
 
 def interrupter(response: Any) -> Callable[[], None]:
-    """Shuts the response's socket down, which ends a read in another thread; found when it is needed."""
+    """Shuts the response's socket down, which ends a read in another thread; found when it is needed.
+
+    Nothing where the response is closed: its connection may be another request's by now.
+    """
 
     def interrupt() -> None:
         extensions = getattr(response, "extensions", {})
-        if extensions.get("http_version") != b"HTTP/2":  # there other streams share the connection
+        shared = extensions.get("http_version") == b"HTTP/2"  # with other streams
+        if not (shared or getattr(response, "is_closed", False)):
             shut_down(extensions.get("network_stream"))
 
     return interrupt

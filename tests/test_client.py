@@ -59,6 +59,7 @@ from eventflow.errors import (
     UsageError,
 )
 from eventflow.exchange import Exchange, Pause, Read, Send
+from eventflow.http import interrupter
 from eventflow.request import create_call, head_seconds
 from eventflow.schema import ParsedResponse, text_format_of
 
@@ -1221,6 +1222,20 @@ def test_connection_when_answers_are_complete(way: str) -> None:
     ) as server:
         play(way, server, scenario)
         assert (server.connections, len(server.requests)) == (1, 9)
+
+
+def test_connection_when_an_interruption_comes_late() -> None:
+    """What would have ended a wait of an answer that is over does nothing to the next one on its connection."""
+    with Server(sse(AB), sse(AB, pace=0.02)) as server, server.client() as client:
+        over = client.responses.create(stream=True)
+        interrupt = interrupter(over.response)
+        over.collect()
+        with client.responses.create(stream=True) as stream:
+            heard = iter(stream)
+            next(heard)
+            interrupt()
+            assert list(heard)[-1].type == "response.completed"
+        assert server.connections == 1
 
 
 CLOSING = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
