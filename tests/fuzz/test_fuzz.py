@@ -19,7 +19,10 @@ from eventflow.testing.strategies import faults, streams
 FEW = settings(max_examples=settings().max_examples // 3)  # of each target
 WIRES = ("responses", "chat", "anthropic", "gemini")
 
-FOUND: list[tuple[str, bytes]] = []  # inputs that the fuzzer has found: target, bytes
+FOUND: list[tuple[str, bytes]] = [  # inputs that the fuzzer has found: target, bytes
+    ("sse", b"}\n\nevent:\x00\ndata\n\n"),
+    ("arguments", b'{"city":"","days":2,"scale":77777777777777777}'),
+]
 
 _VALUES = st.sampled_from([None, True, 0, -1, 2**63, 0.5, 1e300, "", "x", "\ud800", [], {}, [{}], {"a": []}, [[0]]])
 
