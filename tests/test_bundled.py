@@ -8,8 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from eventflow import Dispatcher, Run
 from eventflow.testing import stream
 from eventflow_plugins import Accumulate, Log, Redact, Tools, Usage, drop, tap, tee
@@ -33,11 +31,11 @@ def source(number: int) -> Any:
     return stream(said(number), tools=[("double", {"number": number}, f"call_{number}")], usage=usage)
 
 
-def check(run: Run, number: int) -> None:
+def check(run: Run, number: int, text: str) -> None:
     """Everything in *run* is its own."""
     assert run.status == "completed"
     assert run.text == said(number)
-    assert run[Accumulate].text == told(number)
+    assert run[Accumulate].text == text
     assert run[Usage].tokens.input == number
     output = {"type": "function_call_output", "call_id": f"call_{number}", "output": str(2 * number)}
     assert run.outbox == [output]
@@ -58,24 +56,13 @@ def double_here(number: int) -> int:
 double_here.__name__ = double_here.__qualname__ = "double"
 
 
-@pytest.fixture
-def flow(tmp_path: Path) -> Dispatcher:
-    """Everything that keeps something, in one pipeline."""
-    heard = list[str]()
-    pipeline = Redact() | Accumulate() | Log(tmp_path / "log.jsonl", flush=False) | drop("reasoning") | Usage()
-    return Dispatcher(pipeline | tap(lambda event: heard.append(event.type), "text") | tee(len_of, events="text"))
-
-
-def len_of(event: object) -> None:
-    """A sink."""
-
-
-def test_runs_when_a_thousand_go_through_one_pipeline_at_once(flow: Dispatcher, tmp_path: Path) -> None:
+def test_runs_when_a_thousand_go_through_one_pipeline_at_once(tmp_path: Path) -> None:
     """A thousand async runs of one dispatcher each have their own text, call, output, tokens and lines in the log."""
-    flow.use(Tools([double], concurrency=64))
+    log = Log(tmp_path / "log.jsonl", events="response.output_text.done", flush=False)
+    flow = Dispatcher(Accumulate() | log | Tools([double], concurrency=64) | Usage())
 
     async def one(number: int) -> None:
-        check(await flow.arun(source(number)), number)
+        check(await flow.arun(source(number)), number, said(number))
 
     async def main() -> None:
         await asyncio.gather(*map(one, range(RUNS)))
@@ -83,22 +70,22 @@ def test_runs_when_a_thousand_go_through_one_pipeline_at_once(flow: Dispatcher, 
     with flow:
         asyncio.run(main())
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    texts: dict[str, str] = {}
-    for line in lines:
-        if line.get("event", {}).get("type") == "response.output_text.done":
-            texts[line["run"]] = line["event"]["text"]
-    assert sorted(texts.values()) == sorted(map(told, range(RUNS)))
+    texts = {line["run"]: line["event"]["text"] for line in lines if "event" in line}
+    assert sorted(texts.values()) == sorted(map(said, range(RUNS)))
 
 
-def test_runs_when_in_threads_go_through_one_pipeline_at_once(flow: Dispatcher) -> None:
-    """The same in eight threads, with a plain function."""
-    flow.use(Tools([double_here]))
+def test_runs_when_in_threads_go_through_every_plugin_at_once(tmp_path: Path) -> None:
+    """Two hundred runs in eight threads, with everything that keeps something, and plain functions."""
+    heard = list[str]()
+    pipeline = Redact() | Accumulate() | Log(tmp_path / "log.jsonl", flush=False) | drop("reasoning") | Usage()
+    pipeline |= tap(lambda event: heard.append(event.type), "text") | tee(lambda event: None, events="text")
+    flow = Dispatcher(pipeline | Tools([double_here]))
     failures: list[BaseException] = []
 
     def work(first: int) -> None:
         try:
             for number in range(first, first + 25):
-                check(flow.run(source(number)), number)
+                check(flow.run(source(number)), number, told(number))
         except BaseException as error:
             failures.append(error)
 
@@ -109,3 +96,4 @@ def test_runs_when_in_threads_go_through_one_pipeline_at_once(flow: Dispatcher) 
         for thread in threads:
             thread.join()
     assert failures == []
+    assert len(heard) >= 200

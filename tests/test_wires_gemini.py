@@ -386,6 +386,14 @@ def test_code_when_it_was_run() -> None:
     assert extras(told.events)["codeExecutionResult"] == RESULT["codeExecutionResult"]
 
 
+def test_code_when_it_is_signed() -> None:
+    """The signature is a reasoning item before it, as that of a call is."""
+    told = gemini(chunk({**CODE, "thoughtSignature": "c2ln"}), chunk(RESULT), STOP)
+    sealed, code = told.response.output
+    assert (sealed.type, code.type) == ("reasoning", "code_interpreter_call")
+    assert sealed.encrypted_content == "c2ln"
+
+
 @pytest.mark.parametrize("then", [[chunk(text("b"))], [chunk(CODE)], [chunk(finish="STOP")]])
 def test_code_when_no_result_came(then: list[JSON]) -> None:
     """It is complete with whatever comes next, or with the answer."""
