@@ -705,8 +705,11 @@ class Engine:
         ):
             return None
         arguments = item.arguments
-        if not arguments and self._keep:  # some servers close an item without what its deltas brought
-            arguments = self.fold().arguments(item.call_id or item.id or "") or ""
+        if not arguments:  # some servers close an item without what its deltas brought
+            if self._keep:
+                arguments = self.fold().arguments(item.call_id or item.id or "") or ""
+            elif isinstance(item, CustomToolCall):  # nobody knows it, and any text would pass for one
+                return None
         return ToolCall(_KINDS[item.type], item.name, arguments, item.call_id, item.id, index)
 
     def _check_calls(self, event: OutputItemAdded | OutputItemDone) -> None:

@@ -1275,6 +1275,26 @@ def test_tool_call_when_the_item_closes_without_its_arguments() -> None:
     assert found.arguments == '{"city": "Bern"}'
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_tool_call_when_free_text_is_left_out_is_none_unless_it_was_kept(keeps: bool) -> None:
+    """A relay has not kept what the deltas brought: it makes no call of a text that it does not know."""
+    item = {
+        "type": "custom_tool_call",
+        "id": "ct_1",
+        "call_id": "call_1",
+        "name": "run",
+        "input": "",
+        "status": "completed",
+    }
+    piece = {"type": "response.custom_tool_call_input.delta", "item_id": "ct_1", "output_index": 0, "delta": "rm"}
+    events = [created(), opened({**item, "status": "in_progress"}, index=0), piece, closed(item, index=0), completed()]
+    told: list[ToolCall] = []
+    flow = Dispatcher(snapshot=keeps)
+    flow.on(ToolCall, told.append)
+    flow.run(map(block, events))
+    assert [event.arguments for event in told] == (["rm"] if keeps else [])
+
+
 def test_tool_call_when_events_are_run_again() -> None:
     """Recorded events that are run again bring each call once."""
     events = [created(), closed(call("{}"), index=1), completed(call("{}"))]
