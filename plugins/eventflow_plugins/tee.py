@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import attrs
 
-from eventflow import Event, Plugin, Run, UnknownEvent, on, state
+from eventflow import Event, Plugin, Run, configured, on, state
 from eventflow.background import Lane
-from eventflow.routing import Background, ErrorPolicy, Matcher, Overflow, Select, handler_of, matcher_of
+from eventflow.routing import Background, ErrorPolicy, Overflow, Select, handler_of
 
 __all__ = ["Tee", "tee"]
 
@@ -44,14 +44,11 @@ class Tee(Plugin):
     patience: float | None = attrs.field(default=60.0, kw_only=True)
     events: Select | tuple[Select, ...] = attrs.field(default="*", kw_only=True)
     errors: ErrorPolicy = attrs.field(default="raise", kw_only=True)
-    _matchers: tuple[Matcher, ...] = attrs.field(init=False, repr=False)
     _lane: Lane | None = state(default=None)
-    _wanted: dict[type[Event], bool] = state(factory=dict[type[Event], bool])
 
     def __attrs_post_init__(self) -> None:
         background = Background(queue=self.queue, overflow=self.overflow, patience=self.patience)
-        self._matchers = tuple(map(matcher_of, self.events if isinstance(self.events, tuple) else (self.events,)))
-        handler_of(self.sink, self._matchers, errors=self.errors, background=background)
+        handler_of(self.sink, (), errors=self.errors, background=background)
 
     @property
     def handled(self) -> int:
@@ -69,16 +66,10 @@ class Tee(Plugin):
             self.sink, queue=self.queue, overflow=self.overflow, patience=self.patience, errors=self.errors
         )
 
-    @on("*")
+    @on(configured("events"))
     def _hear(self, event: Event) -> Lane | None:
         """What the lane gives, so that the run waits where there is no room."""
-        cls = type(event)
-        wanted = self._wanted.get(cls)
-        if wanted is None:
-            wanted = any(matcher(cls, event.type) for matcher in self._matchers)
-            if cls is not UnknownEvent:  # its name is the event's own
-                self._wanted[cls] = wanted
-        return self._lane(event) if wanted and self._lane is not None else None
+        return None if self._lane is None else self._lane(event)
 
 
 def tee(
