@@ -1295,6 +1295,16 @@ def test_tool_call_when_free_text_is_left_out_is_none_unless_it_was_kept(keeps: 
     assert [event.arguments for event in told] == (["rm"] if keeps else [])
 
 
+def test_tool_call_when_a_relay_has_not_kept_its_arguments_tells_none() -> None:
+    """A function's arguments are JSON, and no text is none: whoever would run it sees that."""
+    events = [created(), opened(call("", status="in_progress"), index=1), call_delta("{}"), closed(call(""), index=1)]
+    told: list[ToolCall] = []
+    flow = Dispatcher(snapshot=False)
+    flow.on(ToolCall, told.append)
+    flow.run(map(block, [*events, completed()]))
+    assert [event.arguments for event in told] == [""]
+
+
 def test_tool_call_when_events_are_run_again() -> None:
     """Recorded events that are run again bring each call once."""
     events = [created(), closed(call("{}"), index=1), completed(call("{}"))]
