@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import ctypes
 import gc
-import itertools
 import os
 import random
 import subprocess
@@ -19,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ _GRACE = 1.0  # seconds that a stream may take beyond its timers
 _SETTLING = 1.0  # seconds for threads that were told to end
 _TRIO = ("<init>", "<TrioToken.run_sync_soon task>")  # tasks that are always there
 _MEMORY = 8 * 2**20  # bytes that may be left: what the allocator does not give back varies by some MB
+_BLOCKS = 2_000  # that the interpreter may hold more of: each stream makes hundreds
 
 
 class _Boom(Exception):
@@ -293,6 +294,7 @@ class _Left:
 
     sockets: int
     threads: tuple[str, ...]
+    blocks: int
     memory: int
 
     @classmethod
@@ -306,7 +308,8 @@ class _Left:
         held = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_open(name)]
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         names = tuple(sorted(thread.name for thread in threading.enumerate() if not _is_kept(thread)))
-        return cls(sum(name.startswith("socket:") for name in held), names, pages * os.sysconf("SC_PAGE_SIZE"))
+        sockets = sum(name.startswith("socket:") for name in held)
+        return cls(sockets, names, sys.getallocatedblocks(), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _is_open(name: str) -> bool:
@@ -325,32 +328,47 @@ def soak(face: str, url: str, seconds: float, streams: int, seed: int) -> list[s
     slowest = min(0.3, seconds / 40)
     timeouts = Timeouts(first_event=min(_FIRST, seconds / 2), idle=min(_IDLE, seconds / 3), total=_TOTAL)
 
-    def measured(duration: float) -> tuple[_Book, _Left]:
-        book, until = _Book(timeouts), time.monotonic() + duration
-
-        def tasks() -> Iterator[_Task]:
-            for _ in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
-                yield _Task.draw(chance, faults, slowest)
-
+    def measured(tasks: Callable[[], Iterator[_Task]]) -> tuple[_Book, _Left]:
+        book = _Book(timeouts)
         _FACES[face](url, tasks, streams, book)
         return book, _Left.now()
 
-    before, began = measured(max(0.5, seconds / 6))[1], time.monotonic()  # imports, pools and caches are there
-    book, after = measured(seconds)
+    every = iter([_Task(fault, wire, 8, slowest) for fault in faults for wire in _WIRES])
+    lock = threading.Lock()
+
+    def once() -> Iterator[_Task]:
+        """Each fault on each wire: then what is imported, pooled and cached is there, however slow the machine."""
+        while True:
+            with lock:
+                task = next(every, None)
+            if task is None:
+                return
+            yield task
+
+    def until(end: float) -> Iterator[_Task]:
+        while time.monotonic() < end:
+            yield _Task.draw(chance, faults, slowest)
+
+    first, before = measured(once)
+    began = time.monotonic()
+    book, after = measured(partial(until, began + seconds))
     took = time.monotonic() - began
+    book.problems[:0] = first.problems
     problems = [*book.problems]
     if after.sockets > before.sockets:
         problems.append(f"{after.sockets - before.sockets} sockets are left open")
     if after.threads != before.threads:
         problems.append(f"threads are left: {after.threads}")
+    if after.blocks > before.blocks + _BLOCKS:
+        problems.append(f"{after.blocks - before.blocks:,} blocks of memory are left")
     if after.memory > before.memory + _MEMORY:
         problems.append(f"{(after.memory - before.memory) / 2**20:.1f} MB of memory are left")
     counted = ", ".join(f"{fault} {count}" for (fault, _), count in sorted(book.ends.items()))
     print(
         f"{face}: {sum(book.ends.values()):,} streams, {streams} at once, in {took:.0f} s; {counted}\n"
         f"  the latest timer {book.latest:.2f} s late; sockets {before.sockets} -> {after.sockets}, threads "
-        f"{len(before.threads)} -> {len(after.threads)}, memory {before.memory / 2**20:.1f} -> "
-        f"{after.memory / 2**20:.1f} MB; {len(problems)} problems",
+        f"{len(before.threads)} -> {len(after.threads)}, blocks {before.blocks:,} -> {after.blocks:,}, memory "
+        f"{before.memory / 2**20:.1f} -> {after.memory / 2**20:.1f} MB; {len(problems)} problems",
         flush=True,
     )
     return problems
