@@ -638,17 +638,16 @@ class Engine:
             self._count += 1
             if isinstance(event, LifecycleEvent | StreamError):
                 self._snapshot.add((event,))
-        if self.outcome.over:
+        if isinstance(event, OutputItemAdded | OutputItemDone):
+            self._check_calls(event)
+        if self.outcome.over:  # a limit: the event has come, so it is heard, and means nothing more
+            yield from self._pass(event)
             return
         if not issubclass(type(event), _STRUCTURE):
             if isinstance(event, UnknownEvent) and (event.type in _PINGS or not event.data):
                 self._pings += 1
             yield from self._pass(event)
             return
-        if isinstance(event, OutputItemAdded | OutputItemDone):
-            self._check_calls(event)
-            if self.outcome.over:
-                return
         terminal = isinstance(event, TERMINAL)
         if terminal:
             self.outcome.terminal(event)

@@ -1,6 +1,6 @@
 """The fold: events in, the `Response` so far out. Pure.
 
-Text is kept in pieces and joined when read; an item's pieces go when the whole item arrives.
+Text is kept in `Pieces`, which go when the whole item arrives.
 
 Which item an event belongs to: the one with its ``item_id`` where that is known, else the one at its
 ``output_index`` (ids rotate with every event on some gateways), else, without either, the last one that is still
@@ -67,6 +67,7 @@ from eventflow.events import (
     TextDone,
     Untyped,
 )
+from eventflow.pieces import Pieces
 
 __all__ = ["CALL_TEXTS", "TERMINAL", "Oddity", "Snapshot"]
 
@@ -88,7 +89,6 @@ _PARTS: dict[str, Callable[[str], ContentPart]] = {
     "reasoning": ReasoningText,
     "summary": SummaryText,
 }
-_BATCH = 256  # pieces joined into one: a string of its own for every token would cost many times the text
 _MAX_ODDITIES = 100  # enough to see what is wrong with a stream; a hostile one shall not fill memory with warnings
 _FINAL = ("completed", "incomplete", "failed", "cancelled")
 
@@ -112,45 +112,14 @@ class Oddity:
         return f"{self.kind}: {self.message}"
 
 
-class _Text:  # this and the next two are plain classes: attrs would take a twentieth of the package's import for them
-    """A text that grows: pieces until it is whole."""
-
-    __slots__ = ("joined", "pieces", "size")
-
-    def __init__(self) -> None:
-        self.joined: list[str] = []
-        self.pieces: list[str] = []
-        self.size = 0  # characters
-
-    def __str__(self) -> str:
-        if len(self.joined) + len(self.pieces) > 1:
-            self.joined, self.pieces = ["".join(self.joined + self.pieces)], []
-        return (self.joined or self.pieces or [""])[0]
-
-    def add(self, piece: str) -> int:
-        """Append *piece*; returns the growth in characters."""
-        self.pieces.append(piece)
-        if len(self.pieces) == _BATCH:
-            self.joined.append("".join(self.pieces))
-            self.pieces = []
-        self.size += len(piece)
-        return len(piece)
-
-    def settle(self, text: str) -> int:
-        """Replace what has come by the whole; returns the growth in characters."""
-        growth = len(text) - self.size
-        self.joined, self.pieces, self.size = [], [text], len(text)
-        return growth
-
-
-class _Part:
+class _Part:  # this and the next are plain classes: attrs would take a twentieth of the package's import for them
     """One part of an item under way."""
 
     __slots__ = ("annotations", "kind", "template", "text")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.text = _Text()
+        self.text = Pieces()
         self.annotations: list[Any] = []
         self.template: ContentPart | None = None  # as opened or closed: what it carries besides its text
 
@@ -175,7 +144,7 @@ class _Item:
         self.item: OutputItem | None = None  # as opened, or as closed
         self.whole = False  # it was closed
         self.parts: dict[tuple[str, int, Kind], _Part] = {}  # by ("content" | "summary", index, kind)
-        self.arguments = _Text()
+        self.arguments = Pieces()
         self.counted = 0  # characters of the item as closed
 
     def part(self, kind: Kind, index: int | None, *, opens: bool = False) -> _Part:
@@ -231,7 +200,7 @@ class _Item:
         before = self.counted + self.arguments.size + sum(part.text.size for part in self.parts.values())
         self.item, self.whole = item, True
         self.item = self.build()
-        self.parts, self.arguments = {}, _Text()
+        self.parts, self.arguments = {}, Pieces()
         self.counted = sum(map(len, _words(self.item).values()))
         return self.counted - before
 
@@ -301,7 +270,7 @@ class Snapshot:
             return
         self._built = None
         run: list[str] = []  # the deltas of one part in a row
-        text: _Text | None = None
+        text: Pieces | None = None
         item_id = index = content_index = None
         event: Any
         for event in events:
@@ -410,11 +379,11 @@ class Snapshot:
 
     # --- comparing ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, event: Any, item: _Item, text: _Text, whole: str) -> int:
+    def _settle(self, event: Any, item: _Item, text: Pieces, whole: str) -> int:
         """A text is complete; returns the growth in characters. An empty one leaves the deltas as they are."""
         if not whole:
             return 0
-        if text.size and (text.size != len(whole) or str(text) != whole):
+        if text and not text.equal(whole):
             self._compare(event, "text", str(text), whole, item.item is not None)
         return text.settle(whole)
 

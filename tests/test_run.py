@@ -73,6 +73,7 @@ from eventflow.errors import (
     UsageError,
 )
 from eventflow.events import encode_json
+from eventflow.snapshot import Snapshot
 from eventflow.sse import Frame
 
 AB = answer("a", "b")
@@ -557,7 +558,7 @@ DEEP = {"type": "vendor.deep", "x": [[[[[[]]]]]]}
 LIMITED: dict[str, tuple[Limits, list[JSON], int | None]] = {
     "event_bytes": (Limits(event_bytes=400), [created(), *deltas("x" * 50, "y" * 500), completed()], 2),
     "json_depth": (Limits(json_depth=6), [created(), *deltas("x"), DEEP, completed()], 2),
-    "text": (Limits(text=10), [created(), *deltas("12345", "67890", "1", "2"), completed()], 3),
+    "text": (Limits(text=10), [created(), *deltas("12345", "67890", "1", "2"), completed()], 4),
     "arguments": (
         Limits(arguments=10),
         [
@@ -566,12 +567,12 @@ LIMITED: dict[str, tuple[Limits, list[JSON], int | None]] = {
             *(call_delta("12345") for _ in range(3)),
             completed(),
         ],
-        4,
+        5,
     ),
     "calls": (
         Limits(calls=2),
         [created(), *(opened(call("", number=number), index=number) for number in range(1, 5)), completed()],
-        3,
+        4,
     ),
 }
 
@@ -579,7 +580,7 @@ LIMITED: dict[str, tuple[Limits, list[JSON], int | None]] = {
 @pytest.mark.parametrize("limit", LIMITED)
 @pytest.mark.parametrize("face", FACES)
 def test_limit_when_reached(face: str, limit: str) -> None:
-    """Reaching a limit ends the run with its name and size; the events before it were heard, that one was not."""
+    """Reaching a limit ends the run with its name and size; what was heard is what was received, and nothing more."""
     limits, events, place = LIMITED[limit]
     outcome = drive(face, map(block, events), Dispatcher(limits=limits))
     found = outcome.raised
@@ -589,7 +590,11 @@ def test_limit_when_reached(face: str, limit: str) -> None:
     assert found.seen > found.maximum
     assert found.partial is outcome.run.response
     assert outcome.run.status == "failed"
-    assert len(outcome.heard) == place
+    assert len(outcome.heard) == place == outcome.run.events
+    received = Snapshot()
+    received.add(outcome.heard)
+    received.close()
+    assert received.response == outcome.run.response
     assert f"Limits({limit}=...)" in str(found)
 
 

@@ -30,9 +30,9 @@ from eventflow.events import (
 )
 from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
+from eventflow.pieces import Pieces
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
-from eventflow.wires.assembly import Pieces
 from eventflow.wires.translation import TranslatingWire, spoken
 
 __all__ = ["AnthropicWire"]
@@ -295,7 +295,7 @@ class AnthropicWire(TranslatingWire):
         if index not in self._blocks:
             return
         grown, key = self._blocks.pop(index), self._keys.pop(index)
-        block = {name: value.whole() if isinstance(value, Pieces) else value for name, value in grown.items()}
+        block = {name: str(value) if isinstance(value, Pieces) else value for name, value in grown.items()}
         kind, call = block.get("type"), as_text(block.get("tool_use_id"))
         if kind == "text":
             self._assembler.end_part(key)

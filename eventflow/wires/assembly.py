@@ -62,13 +62,11 @@ from eventflow.events import (
 from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.partial_json import PartialParser
+from eventflow.pieces import Pieces
 
-__all__ = ["Assembler", "Pieces"]
+__all__ = ["Assembler"]
 
 _skim = msgspec.json.Decoder(msgspec.Raw).decode
-
-_BATCH = 1024  # pieces of a text that are joined at once: few strings, and no quadratic time
-
 
 Piece: TypeAlias = TextDelta | RefusalDelta | ReasoningTextDelta | ReasoningSummaryTextDelta
 Call: TypeAlias = FunctionCall | CustomToolCall | McpCall
@@ -98,30 +96,6 @@ _ARGUMENTS: dict[Any, Any] = {
     CustomToolCall: CustomToolCallInputDelta,
     McpCall: McpCallArgumentsDelta,
 }
-
-
-class Pieces:
-    """A text that comes in pieces: kept as they are, for to join them one by one takes quadratic time."""
-
-    __slots__ = ("_joined", "_pieces")
-
-    def __init__(self, *pieces: str) -> None:
-        self._pieces = [*pieces]
-        self._joined: list[str] = []
-
-    def add(self, piece: str) -> None:
-        """The next piece."""
-        self._pieces.append(piece)
-        if len(self._pieces) == _BATCH:
-            self._joined.append("".join(self._pieces))
-            self._pieces.clear()
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces or self._joined)
-
-    def whole(self) -> str:
-        """All of it."""
-        return "".join([*self._joined, *self._pieces])
 
 
 class _Text(Pieces):
@@ -321,7 +295,7 @@ class Assembler:
         part, item.part = item.part, None
         if part is None:
             return
-        text = part.whole()
+        text = str(part)
         self.emit(_DONE[part.cls](text, **part.place))
         closed = _KINDS_OF_PART[part.cls](text)
         if part.annotations:
@@ -385,10 +359,10 @@ class Assembler:
         if isinstance(done, Message):
             done = done.replace(content=tuple(item.content))
         elif isinstance(done, Reasoning):
-            sealed = None if item.seal is None else item.seal.whole()
+            sealed = None if item.seal is None else str(item.seal)
             done = done.replace(content=tuple(item.content), summary=tuple(item.summary), encrypted_content=sealed)
         else:
-            arguments = item.arguments.whole()
+            arguments = str(item.arguments)
             self.emit(_DONE[item.arguments.cls](arguments, **item.arguments.place))
             done = done.replace(**{_argument_field(done): arguments})
             if not isinstance(done, CustomToolCall) and _breaks_off(arguments):  # theirs may be any text

@@ -31,9 +31,9 @@ from eventflow.events import (
 )
 from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
+from eventflow.pieces import Pieces
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
-from eventflow.wires.assembly import Pieces
 from eventflow.wires.translation import TranslatingWire
 
 __all__ = ["GeminiWire"]
@@ -302,7 +302,7 @@ class _Arguments:
         """All of them, as JSON."""
         for at, step in self._texts:
             if isinstance(at[step], Pieces):
-                at[step] = at[step].whole()
+                at[step] = str(at[step])
         return encode_json(self.data).decode()
 
 

@@ -17,7 +17,6 @@ from answers import Api
 from catalogue import Expected, Fault
 
 from eventflow import AsyncClient, Client, Dispatcher, Event, EventflowError, Run, TextDelta
-from eventflow.errors import LimitExceeded
 from eventflow.testing import Peer, Request, Script, Server
 from eventflow_plugins import Tools
 
@@ -271,8 +270,7 @@ def mistakes(case: Case, seen: Seen) -> list[str]:
     if run is not None and error is not None and (error.partial != run.response or run.error is not error):
         found.append("the error does not carry what was received")
     theirs = [event for event in seen.heard if not event.type.startswith("eventflow.")]
-    breaks = isinstance(error, LimitExceeded) and error.limit in ("text", "arguments", "calls")
-    if run is not None and len(theirs) != run.events - breaks:  # an event that breaks a limit is kept, and not told
+    if run is not None and len(theirs) != run.events:
         found.append(f"handlers were told {len(theirs)} events, {run.events} were received")
     if seen.executed > 1:
         found.append(f"the tool ran {seen.executed} times")

@@ -626,7 +626,7 @@ LIMITS = [
         "long-text",
         "the text has no end",
         lambda said: Answer(said.before, then=forever(said.delta("x" * 10_000)), ending="hang"),
-        limited("text", text=HEARD + "x" * 50_000, heard=HEARD + "x" * 40_000),
+        limited("text", text=HEARD + "x" * 50_000),
         limits=Limits(text=50_000),
     ),
     fault(

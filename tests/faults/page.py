@@ -36,8 +36,8 @@ _LOADS = """
 ## Costs
 
 Each in a process of its own, the whole load and a quarter of it. Memory grows by less than 40 MB beyond the text that
-is received, and the time is in proportion. Long arguments are there up to four times at once, while they are put
-together.
+is received, and the time is in proportion. While arguments come over a translated wire they are there twice: at the
+wire, which ends them with the whole, and in the response so far.
 
 | what comes | API | read | ends |
 |---|---|---|---|

@@ -29,6 +29,7 @@ __all__ = ["LOADS", "Load", "Weight", "check", "weigh"]
 
 MEBI = 2**20
 CHUNK = 2**16
+PIECE = 2**12
 ROOM = 40_000_000  # bytes that memory may grow by
 PATIENCE = 30.0  # seconds for a process: each takes one or two
 
@@ -46,7 +47,7 @@ class Load:
         ends: What comes of it: the run's status, and the name of the limit that was reached.
         limits: Of the run, of the number.
         headers: Of the answer.
-        copies: How often the text that is received may be there at once: in pieces, whole, and while it is joined.
+        copies: How often the text that is received is there: of a translated stream, at the wire and in the fold.
     """
 
     what: str
@@ -120,13 +121,13 @@ def deltas(said: Talk, count: int) -> Iterator[bytes]:
 
 
 def arguments(said: Talk, size: int) -> Iterator[bytes]:
-    """So many characters of arguments, in pieces of 64 KiB."""
+    """So many characters of arguments, in pieces of 4 KiB."""
     place = next(place for place, each in enumerate(said.blocks) if b"Paris" in each)
     yield b"".join(said.blocks[:place])
-    piece = said.blocks[place].replace(b"Paris", b"x" * CHUNK)
+    piece = said.blocks[place].replace(b"Paris", b"x" * PIECE)
     if said.api == "responses":  # it repeats them at its end, which would be events of 48 MiB; some servers do not
         piece = re.sub(b',"sequence_number":[0-9]+', b"", piece)
-    yield from repeat(piece, size // CHUNK)
+    yield from repeat(piece, size // PIECE)
     for each in said.blocks[place + 1 :]:
         yield re.sub(rb'"arguments":"{.*?}"', b'"arguments":""', each)
 
@@ -209,8 +210,8 @@ LOADS: dict[str, Load] = {
     "deltas": Load("100,000 pieces of text", "responses", "sync", 100_000, deltas),
     "deltas-chat": Load("100,000 pieces of text", "chat", "async", 100_000, deltas),
     "deltas-anthropic": Load("100,000 pieces of text", "anthropic", "sync", 100_000, deltas),
-    "arguments": Load(RAISED, "responses", "sync", 48 * MEBI, arguments, limits=raised, copies=4),
-    "arguments-chat": Load(RAISED, "chat", "async", 48 * MEBI, arguments, limits=raised, copies=4),
+    "arguments": Load(RAISED, "responses", "sync", 48 * MEBI, arguments, limits=raised),
+    "arguments-chat": Load(RAISED, "chat", "async", 48 * MEBI, arguments, limits=raised, copies=2),
     "deep-json": Load("an event of 4 MiB of brackets", "responses", "async", 4 * MEBI, deep, TOO_DEEP),
     "unknown": Load("50,000 events of a type that nobody knows", "responses", "async", 50_000, unknown),
     "numbers": Load("1,000 integers of 10,000 digits", "responses", "sync", 1_000, numbers),
