@@ -290,15 +290,16 @@ class Engine:
                     continue
             if receivers:
                 chain.receive(chunk)
+            self._size += len(chunk)
             if len(self._head) < _HEAD and chunk:
-                if not self._head and chunk[:1] != b"\xef":
+                before = self._head  # all of the body so far
+                if not before and chunk[:1] != b"\xef":
                     decoder.feed(b"\n")  # the body does not start with a byte order mark
-                self._head += chunk[: _HEAD - len(self._head)]
+                self._head += chunk[: _HEAD - len(before)]
                 if self._array is None and begins_array(self._head):
                     self._array = ElementDecoder(max_event_bytes=self._limits.event_bytes)
                     self._exact = self._near != sys.maxsize  # its elements are not counted as they come
-                    chunk, self._tail = self._tail + chunk, b""
-            self._size += len(chunk)
+                    chunk, self._tail = before + chunk, b""
             if self._array is not None:
                 yield from self._elements(chunk)
                 continue

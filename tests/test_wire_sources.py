@@ -262,12 +262,12 @@ def test_stream_when_cut_is_truncated(wire: str) -> None:
 # --- arrays of JSON --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(("indent", "line_end"), [(None, b""), (2, b"\n"), (2, b"\r\n")])
 @given(data=st.data())
-def test_array_when_cut_anywhere_is_read(indent: int | None, data: st.DataObject) -> None:
+def test_array_when_cut_anywhere_is_read(indent: int | None, line_end: bytes, data: st.DataObject) -> None:
     """Gemini's body without ``alt=sse``: one array, of which each element is a chunk."""
-    body = json.dumps(GEMINI, indent=indent).encode()
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(body) - 1), max_size=20)))
+    body = json.dumps(GEMINI, indent=indent).encode().replace(b"\n", line_end)
+    cuts = sorted(data.draw(st.sets(st.integers(1, 20) | st.integers(1, len(body) - 1), max_size=20)))
     chunks = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
     check(Dispatcher().run(iter(chunks)))
 

@@ -22,6 +22,7 @@ WIRES = ("responses", "chat", "anthropic", "gemini")
 FOUND: list[tuple[str, bytes]] = [  # inputs that the fuzzer has found: target, bytes
     ("sse", b"}\n\nevent:\x00\ndata\n\n"),
     ("arguments", b'{"city":"","days":2,"scale":77777777777777777}'),
+    ("gemini", b'\r\r\r\r[{"candidates"}\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00ageMetadata": '),
 ]
 
 _VALUES = st.sampled_from([None, True, 0, -1, 2**63, 0.5, 1e300, "", "x", "\ud800", [], {}, [{}], {"a": []}, [[0]]])
