@@ -60,6 +60,17 @@ class Pieces:  # a plain class: attrs would take a twentieth of the package's im
             at += len(piece)
         return True
 
+    def since(self, start: int) -> str:
+        """The text behind its first *start* characters, in time that its length alone takes."""
+        missing, found = self.size - start, list[str]()
+        for pieces in (self._pieces, self._joined, [self._text]):
+            for piece in reversed(pieces):
+                if missing <= 0:
+                    break
+                found.append(piece[-missing:])
+                missing -= len(piece)
+        return "".join(reversed(found))
+
     def _gather(self, share: int = _SHARE) -> None:
         """Join the pieces, and make the text longer when they are such a share of it."""
         self._joined.append("".join(self._pieces))

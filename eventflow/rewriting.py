@@ -57,7 +57,8 @@ from eventflow.events import (
     TextDone,
     ToolCall,
 )
-from eventflow.snapshot import CALL_TEXTS, TERMINAL
+from eventflow.open_item import CALL_TEXTS
+from eventflow.snapshot import TERMINAL
 
 __all__ = ["Part", "Rewrite", "Rewriter"]
 

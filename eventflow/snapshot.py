@@ -14,35 +14,27 @@ stays as the events before it brought it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import attrs
 
 from eventflow.events import (
-    CodeInterpreterCall,
+    JSON,
     CodeInterpreterCallCodeDelta,
     CodeInterpreterCallCodeDone,
-    ContentPart,
     ContentPartAdded,
     ContentPartDone,
-    CustomToolCall,
     CustomToolCallInputDelta,
     CustomToolCallInputDone,
     Event,
-    FunctionCall,
     FunctionCallArgumentsDelta,
     FunctionCallArgumentsDone,
-    McpApprovalRequest,
-    McpCall,
     McpCallArgumentsDelta,
     McpCallArgumentsDone,
-    Message,
     OutputItem,
     OutputItemAdded,
     OutputItemDone,
     OutputRefusal,
-    OutputText,
-    Reasoning,
     ReasoningSummaryPartAdded,
     ReasoningSummaryPartDone,
     ReasoningSummaryTextDelta,
@@ -65,32 +57,16 @@ from eventflow.events import (
     TextAnnotationAdded,
     TextDelta,
     TextDone,
-    Untyped,
 )
+from eventflow.open_item import CALL_TEXTS, FINAL, Kind, OpenItem, OpenPart, text_of, words
 from eventflow.pieces import Pieces
 
-__all__ = ["CALL_TEXTS", "TERMINAL", "Oddity", "Snapshot"]
+__all__ = ["FOLDED", "TERMINAL", "Oddity", "Snapshot"]
 
 TERMINAL = (ResponseCompleted, ResponseIncomplete, ResponseFailed)
 """The events after which a response does not change."""
 
-CALL_TEXTS: dict[type[object], str] = {
-    FunctionCall: "arguments",
-    CustomToolCall: "input",
-    McpCall: "arguments",
-    McpApprovalRequest: "arguments",
-    CodeInterpreterCall: "code",
-}
-"""The items whose text comes in deltas of their own, and the field that it ends in."""
-
-Kind = Literal["text", "refusal", "reasoning", "summary"]
-_PARTS: dict[str, Callable[[str], ContentPart]] = {
-    "refusal": OutputRefusal,
-    "reasoning": ReasoningText,
-    "summary": SummaryText,
-}
 _MAX_ODDITIES = 100  # enough to see what is wrong with a stream; a hostile one shall not fill memory with warnings
-_FINAL = ("completed", "incomplete", "failed", "cancelled")
 
 
 @attrs.frozen
@@ -112,124 +88,6 @@ class Oddity:
         return f"{self.kind}: {self.message}"
 
 
-class _Part:  # this and the next are plain classes: attrs would take a twentieth of the package's import for them
-    """One part of an item under way."""
-
-    __slots__ = ("annotations", "kind", "template", "text")
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.text = Pieces()
-        self.annotations: list[Any] = []
-        self.template: ContentPart | None = None  # as opened or closed: what it carries besides its text
-
-    def build(self) -> ContentPart:
-        if isinstance(self.template, Untyped) and not self.text.size:
-            return self.template
-        text = str(self.text)
-        if self.kind != "text":
-            return _PARTS[self.kind](text)
-        part = self.template if isinstance(self.template, OutputText) else OutputText()
-        return OutputText(text, part.annotations or tuple(self.annotations), part.logprobs)
-
-
-class _Item:
-    """One output item under way."""
-
-    __slots__ = ("arguments", "counted", "id", "index", "item", "parts", "whole")
-
-    def __init__(self, index: int | None, item_id: str | None) -> None:
-        self.index = index
-        self.id = item_id
-        self.item: OutputItem | None = None  # as opened, or as closed
-        self.whole = False  # it was closed
-        self.parts: dict[tuple[str, int, Kind], _Part] = {}  # by ("content" | "summary", index, kind)
-        self.arguments = Pieces()
-        self.counted = 0  # characters of the item as closed
-
-    def part(self, kind: Kind, index: int | None, *, opens: bool = False) -> _Part:
-        """The part with this index; without one, the last of its place, or a new one where a part *opens*."""
-        place = "summary" if kind == "summary" else "content"
-        if index is None:
-            places = {key[1]: part for key, part in self.parts.items() if key[0] == place}
-            index = max(places, default=0)
-            if opens and index in places and places[index].template is not None:
-                index += 1
-        part = self.parts.get((place, index, kind))
-        if part is None:
-            part = _Part(kind)
-            for other in [key for key, part in self.parts.items() if key[:2] == (place, index) and not part.text.size]:
-                del self.parts[other]  # opened as another kind than it turned out to be
-            self.parts[place, index, kind] = part
-        return part
-
-    def build(self) -> OutputItem:
-        item = self.item if self.item is not None else self._guess()
-        if isinstance(item, Message):
-            return item.replace(content=self._either(item.content, self._parts("content")))
-        if isinstance(item, Reasoning):
-            content = self._either(item.content, self._parts("content"))
-            return item.replace(content=content, summary=self._either(item.summary, self._parts("summary")))
-        field = CALL_TEXTS.get(type(item))
-        if field is None or isinstance(item, Untyped):
-            return item
-        sent = getattr(item, field)
-        return item.replace(**{field: (sent or str(self.arguments)) if self.whole else (str(self.arguments) or sent)})
-
-    def _either(self, sent: tuple[ContentPart, ...], received: tuple[ContentPart, ...]) -> tuple[ContentPart, ...]:
-        """The parts that the item brought, or those that its events did: a closed item's own, unless it is empty."""
-        if self.whole:
-            return sent if _size(sent) or not _size(received) else received
-        return received or sent
-
-    def _parts(self, place: str) -> tuple[ContentPart, ...]:
-        keys = sorted(key for key in self.parts if key[0] == place)
-        return tuple(self.parts[key].build() for key in keys)
-
-    def _guess(self) -> OutputItem:
-        """An item for events that came without one being opened."""
-        kinds = {kind for _, _, kind in self.parts}
-        if kinds and kinds <= {"reasoning", "summary"}:
-            return Reasoning(id=self.id)
-        if not kinds and self.arguments.size:
-            return FunctionCall(id=self.id)
-        return Message(id=self.id)
-
-    def close(self, item: OutputItem) -> int:
-        """Take the item as closed, and drop its pieces; returns the growth in characters."""
-        before = self.counted + self.arguments.size + sum(part.text.size for part in self.parts.values())
-        self.item, self.whole = item, True
-        self.item = self.build()
-        self.parts, self.arguments = {}, Pieces()
-        self.counted = sum(map(len, _words(self.item).values()))
-        return self.counted - before
-
-
-def _words(item: OutputItem) -> dict[str, str]:
-    """What an item says, by the names of `Response`."""
-    if isinstance(item, Message):
-        alone = Response(output=(item,))
-        return {"text": alone.output_text, "refusal": alone.refusal}
-    if isinstance(item, Reasoning):
-        return {"reasoning": _joined(item.content), "summary": _joined(item.summary)}
-    field = CALL_TEXTS.get(type(item))
-    return {field: getattr(item, field) or ""} if field is not None else {}
-
-
-def _joined(parts: tuple[ContentPart, ...]) -> str:
-    return "".join(map(_text_of, parts))
-
-
-def _text_of(part: ContentPart) -> str:
-    if isinstance(part, Untyped):
-        return ""
-    return part.refusal if isinstance(part, OutputRefusal) else part.text
-
-
-def _size(parts: tuple[ContentPart, ...]) -> int:
-    return sum(len(_text_of(part)) for part in parts)
-
-
 class Snapshot:
     """The response as the events so far tell it.
 
@@ -249,9 +107,9 @@ class Snapshot:
         self._error: StreamError | None = None
         self._terminal: type[Event] | None = None
         self._closed = False
-        self._items: list[_Item] = []
-        self._by_id: dict[str, _Item] = {}
-        self._by_index: dict[int, _Item] = {}
+        self._items: list[OpenItem] = []
+        self._by_id: dict[str, OpenItem] = {}
+        self._by_index: dict[int, OpenItem] = {}
         self._built: Response | None = None
 
     def note(self, kind: str, message: str) -> None:
@@ -321,12 +179,29 @@ class Snapshot:
 
     def arguments(self, call_id: str) -> str | None:
         """The arguments so far of the call with this ``call_id`` (or item id), or None when there is no such call."""
-        for item in self._items:
-            if call_id in (item.id, getattr(item.item, "id", None), getattr(item.item, "call_id", None)):
-                return getattr(item.build(), "arguments", None)
-        for sent in self._base.output:
-            if call_id in (sent.id, getattr(sent, "call_id", None)):
-                return getattr(sent, "arguments", None)
+        call = self._call(call_id)
+        return getattr(call.build(), "arguments", None) if call is not None else None
+
+    def value(self, call_id: str) -> JSON:
+        """The arguments so far of the call with this ``call_id`` (or item id), as the JSON that is certain of them.
+
+        None while nothing of it is known, and when there is no such call. Nothing is parsed before it is first asked
+        for, and then each character once, and once more when the whole is there. Of arguments that are no JSON it is
+        what was certain before the fault; a custom tool's input is text. Not a copy: what grows must not be changed.
+        """
+        call = self._call(call_id)
+        return call.value() if call is not None else None
+
+    def _call(self, name: str) -> OpenItem | None:
+        """The last item with this name."""
+        for item in reversed(self._items):
+            if name in (item.id, getattr(item.item, "id", None), getattr(item.item, "call_id", None)):
+                return item
+        for sent in reversed(self._base.output):
+            if name in (sent.id, getattr(sent, "call_id", None)):
+                call = OpenItem(None, sent.id)
+                call.close(sent)
+                return call
         return None
 
     # --- building ----------------------------------------------------------------------------------------------------
@@ -335,23 +210,23 @@ class Snapshot:
         response = self._base
         ended = self._closed or self._error is not None or self._terminal in (ResponseIncomplete, ResponseFailed)
         if self._items:
-            output = (_cut_off(item) if ended and not item.whole else item.build() for item in self._ordered())
+            output = (item.cut_off() if ended and not item.whole else item.build() for item in self._ordered())
             response = response.replace(output=tuple(output))
         if self._terminal is not None:
             return response
         if self._error is not None:
             fault = ResponseFault(self._error.code, self._error.message, self._error.error_type, self._error.param)
             return response.replace(status="failed", error=fault)
-        if self._closed and response != Response() and response.status not in _FINAL:
+        if self._closed and response != Response() and response.status not in FINAL:
             return response.replace(status="incomplete")
         return response
 
-    def _ordered(self) -> list[_Item]:
+    def _ordered(self) -> list[OpenItem]:
         return sorted(self._items, key=lambda item: len(self._items) if item.index is None else item.index)
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
-    def _item_of(self, event: Any) -> _Item:
+    def _item_of(self, event: Any) -> OpenItem:
         """The item that an event about a part of one belongs to; one of its own where there is none."""
         item = self._by_id.get(event.item_id) or self._find(event.item_id, event.output_index)
         if item is None:
@@ -360,7 +235,7 @@ class Snapshot:
             item = self._open(event.output_index, event.item_id)
         return item
 
-    def _find(self, item_id: str | None, index: int | None) -> _Item | None:
+    def _find(self, item_id: str | None, index: int | None) -> OpenItem | None:
         item = self._by_id.get(item_id) if item_id is not None else None
         if item is None and index is not None:
             item = self._by_index.get(index)
@@ -368,8 +243,8 @@ class Snapshot:
             item = next((item for item in reversed(self._items) if not item.whole), None)
         return item
 
-    def _open(self, index: int | None, item_id: str | None) -> _Item:
-        item = _Item(index, item_id)
+    def _open(self, index: int | None, item_id: str | None) -> OpenItem:
+        item = OpenItem(index, item_id)
         self._items.append(item)
         if item_id is not None:
             self._by_id[item_id] = item
@@ -379,7 +254,7 @@ class Snapshot:
 
     # --- comparing ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, event: Any, item: _Item, text: Pieces, whole: str) -> int:
+    def _settle(self, event: Any, item: OpenItem, text: Pieces, whole: str) -> int:
         """A text is complete; returns the growth in characters. An empty one leaves the deltas as they are."""
         if not whole:
             return 0
@@ -392,12 +267,6 @@ class Snapshot:
         if received and received != whole and (opened or not whole.endswith(received)):
             number = f" (number {event.sequence_number})" if event.sequence_number is not None else ""
             self.note("mismatch", f"the {what} of {event.type}{number} differs from what came before; its own is kept")
-
-
-def _cut_off(item: _Item) -> OutputItem:
-    """An item that will not be closed any more."""
-    built = item.build()
-    return built if isinstance(built, Untyped) or built.status in _FINAL else built.replace(status="incomplete")
 
 
 # --- one function for each event that changes the response -----------------------------------------------------------
@@ -423,10 +292,10 @@ def _lifecycle(snapshot: Snapshot, event: Any) -> None:
 def _filled(snapshot: Snapshot, item: OutputItem) -> OutputItem:
     """An item of the terminal event; as it was received before, where that one says nothing."""
     known = snapshot._by_id.get(item.id) if item.id is not None else None
-    if known is None or any(_words(item).values()):
+    if known is None or any(words(item).values()):
         return item
     before = known.build()
-    return before if type(before) is type(item) and any(_words(before).values()) else item
+    return before if type(before) is type(item) and any(words(before).values()) else item
 
 
 def _stream_error(snapshot: Snapshot, event: Any) -> None:
@@ -445,7 +314,7 @@ def _item_added(snapshot: Snapshot, event: Any) -> None:
         item = snapshot._open(index, item_id)
     elif item_id is not None:
         snapshot._by_id[item_id] = item
-    item.item = event.item
+    item.open(event.item)
 
 
 def _item_done(snapshot: Snapshot, event: Any) -> None:
@@ -453,20 +322,20 @@ def _item_done(snapshot: Snapshot, event: Any) -> None:
     if item is None:
         item = snapshot._open(event.output_index, event.item.id)
     opened = item.item is not None
-    received = _words(item.build())
+    received = words(item.build())
     growth = item.close(event.item)
     if type(event.item) in CALL_TEXTS:
         snapshot.arguments_size += growth
     else:
         snapshot.text_size += growth
-    for what, whole in _words(item.build()).items():
+    for what, whole in words(item.build()).items():
         snapshot._compare(event, what, received.get(what, ""), whole, opened)
 
 
 _KINDS: dict[type[object], Kind] = {OutputRefusal: "refusal", ReasoningText: "reasoning", SummaryText: "summary"}
 
 
-def _part_of(item: _Item, event: Any, *, opens: bool = False) -> _Part:
+def _part_of(item: OpenItem, event: Any, *, opens: bool = False) -> OpenPart:
     summary = isinstance(event, ReasoningSummaryPartAdded | ReasoningSummaryPartDone)
     index = event.summary_index if summary else event.content_index
     part = item.part(_KINDS.get(cast("type[object]", type(event.part)), "text"), index, opens=opens)
@@ -477,12 +346,12 @@ def _part_of(item: _Item, event: Any, *, opens: bool = False) -> _Part:
 def _part_added(snapshot: Snapshot, event: Any) -> None:
     part = _part_of(snapshot._item_of(event), event, opens=True)
     if not part.text.size:
-        snapshot.text_size += part.text.add(_text_of(event.part))
+        snapshot.text_size += part.text.add(text_of(event.part))
 
 
 def _part_done(snapshot: Snapshot, event: Any) -> None:
     item = snapshot._item_of(event)
-    snapshot.text_size += snapshot._settle(event, item, _part_of(item, event).text, _text_of(event.part))
+    snapshot.text_size += snapshot._settle(event, item, _part_of(item, event).text, text_of(event.part))
 
 
 def _annotation(snapshot: Snapshot, event: Any) -> None:
@@ -513,6 +382,7 @@ def _arguments_delta(snapshot: Snapshot, event: Any) -> None:
 def _arguments_done(field: str) -> Callable[[Snapshot, Any], None]:
     def fold(snapshot: Snapshot, event: Any) -> None:
         item = snapshot._item_of(event)
+        item.reparse(whole=True)
         snapshot.arguments_size += snapshot._settle(event, item, item.arguments, getattr(event, field))
 
     return fold
@@ -551,3 +421,6 @@ _FOLDS: dict[type[Event], Fold] = {
     CodeInterpreterCallCodeDelta: _arguments_delta,
     CodeInterpreterCallCodeDone: _arguments_done("code"),
 }
+
+FOLDED = (TextDelta, *_FOLDS)
+"""The events that change a response."""

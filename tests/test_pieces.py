@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from eventflow.pieces import Pieces
 
-LONG = st.builds(lambda character, size: character * size, st.sampled_from("aé\U0001f600"), st.integers(4_000, 5_000))
-PIECE = st.text(max_size=3) | LONG
+LONG = st.tuples(st.sampled_from("aé\U0001f600"), st.integers(4_000, 5_000)).map(lambda drawn: drawn[0] * drawn[1])
+PIECE: st.SearchStrategy[str] = st.text(max_size=3) | LONG
 
 
 @given(st.lists(PIECE), st.lists(PIECE), st.lists(st.integers(0, 600), max_size=3))
