@@ -28,7 +28,7 @@ class _Handle(Generic[R_co, S]):
     """What both streams know: an answer that can be read once, by themselves or by a dispatcher."""
 
     def __init__(self, exchange: Exchange, source: Source, client: object) -> None:
-        self._client = client  # whose connections are open as long as somebody holds it
+        source.owner = client  # whose connections are open as long as somebody holds it
         self._exchange = exchange
         self._source = source
         self._flow = Dispatcher(limits=exchange.limits)

@@ -58,6 +58,7 @@ class Source:
         reopen: Asked where the source ends or fails before a terminal event; told how far the run has come, what was
             raised, and how to sleep. It may replace `items`, `close`, `interrupt` and `request_id`.
         areopen: `reopen`, async.
+        owner: What has to live for as long as it is read.
     """
 
     items: Iterator[Any] | None = None
@@ -75,6 +76,7 @@ class Source:
     parse: Callable[[Response], Response] | None = None
     reopen: Callable[[Position, Exception | None, Callable[[float], object]], Reopened] | None = None
     areopen: Callable[[Position, Exception | None], Awaitable[Reopened]] | None = None
+    owner: object = None
 
 
 def open_source(source: Any) -> Source:

@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +44,7 @@ from eventflow import (
     Stream,
     TextDelta,
     Timeouts,
+    iter_events,
 )
 from eventflow.errors import (
     APIStreamError,
@@ -1302,6 +1303,16 @@ def test_client_when_it_is_dropped_closes_its_connections() -> None:
         del stream, client
         gc.collect()
         assert server.left.wait(2)
+
+
+@pytest.mark.parametrize("face", [iter, iter_events, Dispatcher().stream])
+def test_client_when_only_its_stream_is_iterated(face: Callable[[Any], Iterable[Event]]) -> None:
+    """The loop that reads a stream holds the client whose connection it is, whoever made the loop."""
+    with Server(sse(AB, pace=0.005)) as server:
+        heard = []
+        for event in face(Client(base_url=server.url).responses.create(input="hello", stream=True)):
+            heard.append(event.type)
+    assert heard == [event["type"] for event in AB]
 
 
 def test_client_when_only_its_responses_are_kept() -> None:

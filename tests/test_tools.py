@@ -597,12 +597,12 @@ def test_tool_when_it_reports_progress(runner: Any) -> None:
         calls = [asked(name, number=number) for number, name in enumerate(["returns", "yields", "ayields", "told"])]
         run = runner(flow, turn(*calls))
     assert [item["output"] for item in run.outbox] == ["end", "2", "2", "told"]
-    assert ("returns", 1) in [(event.name, event.progress) for event in heard]
-    assert ("told", {"percent": 50}) in [(event.name, event.progress) for event in heard]
+    told_of = [("returns", 1), ("yields", 1), ("yields", 2), ("ayields", 1), ("ayields", 2), ("told", {"percent": 50})]
+    assert [(event.name, event.progress) for event in heard] == told_of
 
 
 def test_tool_when_it_reports_more_than_the_run_can_tell() -> None:
-    """At most one report waits to be told, the newest; none is told after the end."""
+    """Few reports wait to be told, the newest among them; none is told after the end."""
     reporters: list[Any] = []
 
     def probe(context: ToolContext) -> None:
@@ -615,7 +615,7 @@ def test_tool_when_it_reports_more_than_the_run_can_tell() -> None:
     flow.on(ToolProgress, lambda event: heard.append(event.progress))
     flow.run(turn(asked("probe")))
     assert heard == sorted(set(heard))
-    assert 1 <= len(heard) <= 50_000
+    assert heard[-64:] == list(range(50_000))[-64:]
     reporters[0]("late")
     assert "late" not in heard
 

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 import types
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -30,6 +31,7 @@ __all__ = ["Approve", "Call", "Outcome", "PendingCall", "Slots"]
 Outcome: TypeAlias = Literal["ok", "error", "timeout", "denied", "unknown", "invalid", "cancelled"]
 
 _log: Final = logger("eventflow.tools")
+_WAITING: Final = 64  # reports of progress that the run has still to tell
 _MESSAGE: Final = 500  # characters of an exception's message that the model is told
 _SHOWN: Final = 100  # characters of a name or id in a log line
 _MARKER: Final = 64  # bytes kept for what stands in the place of what is left out
@@ -151,7 +153,7 @@ class Call:
         self._began: float | None = None
         self._context: ToolContext | None = None
         self._slots: Slots | None = None
-        self._progress: ToolProgress | None = None
+        self._progress: deque[ToolProgress] = deque(maxlen=_WAITING)  # oldest first
         self._reporting = False
         self._digest = hashlib.sha256(event.arguments.encode("utf-8", "surrogatepass")).hexdigest()
         self.tell("requested")
@@ -184,13 +186,15 @@ class Call:
             if self._began is not None:
                 self.duration = self._run.now() - self._began
             slots, self._slots = self._slots, None
+            progress, self._progress = [*self._progress], deque[ToolProgress]()
         try:
             if slots is not None:
                 slots.give()
             self.tell("ended", outcome=outcome, duration=None if self.duration is None else round(self.duration, 3))
         finally:  # whatever the log does
             if not quietly:
-                self._emit(self.told())
+                for event in (*progress, self.told()):
+                    self._emit(event)
             self.over = True
         return True
 
@@ -214,24 +218,23 @@ class Call:
             _log.debug("run %s ended before %s was told", self._run.id, event.type)
 
     def report(self, progress: object) -> None:
-        """Dispatch progress. What comes faster than the run can tell is left out, but for the newest."""
+        """Dispatch progress: one at a time, and as many wait as there is room for; the oldest makes room."""
         event = ToolProgress(self.call_id, progress, self.event.name)
         with self._lock:
             if self.outcome is not None:
                 return
             if self._reporting:
-                self._progress = event
-                return
-            self._reporting = True
-        self._emit(event)
+                self._progress.append(event)
+            else:
+                self._reporting = True
+                self._emit(event)
 
     def reported(self) -> None:
-        """The run has told of the progress."""
+        """The run has told of some progress."""
         with self._lock:
-            event, self._progress = self._progress, None
-            self._reporting = event is not None and self.outcome is None
-        if event is not None and self.outcome is None:
-            self._emit(event)
+            self._reporting = bool(self._progress)
+            if self._progress:
+                self._emit(self._progress.popleft())
 
     # --- the worker --------------------------------------------------------------------------------------------------
 
