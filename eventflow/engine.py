@@ -53,12 +53,13 @@ from eventflow.events._base import class_of_tag
 from eventflow.events._decode import STRICT_ERRORS
 from eventflow.json_array import ElementDecoder, begins_array
 from eventflow.limits import Limits
-from eventflow.outcome import Outcome, Position, error_event_in
+from eventflow.outcome import Outcome, Position
 from eventflow.plan import Plan
+from eventflow.sdks import error_event_in, wire_object
 from eventflow.sequence import Sequence
 from eventflow.snapshot import TERMINAL, Snapshot
 from eventflow.sse import Decoder, Frame, plausible
-from eventflow.wires import Wire, detect, wire_named
+from eventflow.wires import PINGS, Wire, detect, tells_nothing, wire_named
 
 if TYPE_CHECKING:
     from eventflow.run import Run
@@ -93,7 +94,6 @@ _SCAN = re.compile(rb"event: (.++)\ndata: (.*+)\n\n|((?s:.++))").findall
 _SCAN_ANY = re.compile(rb"(?:event: (.++)\n|)data: (.*+)\n\n|((?s:.++))").findall  # also without a name
 _CARRY = 16 * 1024  # bytes of an unfinished event that are joined to the next chunk; more goes to the linear decoder
 _REPEATED = (TextEvent, RefusalEvent, ReasoningEvent, FunctionCallArgumentsDelta)  # what shows if it comes twice
-_PINGS = {"ping", "keepalive", "keep-alive", "heartbeat"}
 _STRUCTURE = (ItemEvent, LifecycleEvent, ErrorEvent)  # events that say how a run goes: never fused
 _KINDS = {FunctionCall.type: "function", CustomToolCall.type: "custom", McpCall.type: "mcp"}
 
@@ -444,7 +444,8 @@ class Engine:
         if self._wire is None:
             return None
         name = line.decode("latin-1")
-        cls, decode = class_of_tag(name), self._wire.direct(name)
+        direct = getattr(self._wire, "direct", None)
+        cls, decode = class_of_tag(name), None if direct is None else direct(name)
         if cls is None or decode is None or issubclass(cls, _STRUCTURE):
             return None
         calls = self.chain.straight(cls, name)
@@ -487,7 +488,12 @@ class Engine:
 
     def _frames(self, chunk: bytes) -> Steps:
         """Bytes to frames."""
-        for frame in self._decoder.feed(chunk):
+        try:
+            frames = self._decoder.feed(chunk)
+        except LimitExceeded as error:
+            self.outcome.fail(error.with_traceback(None))
+            return
+        for frame in frames:
             yield from self._frame(frame)
             if self.outcome.over or self.chain.cancelled:
                 return
@@ -504,7 +510,7 @@ class Engine:
             return
         try:
             if self._wire is None:
-                if frame.data.strip() in ("{}", "[DONE]"):  # neither says anything of the wire
+                if tells_nothing(frame):
                     return
                 self._take_wire(detect(frame, self._limits))
             assert self._wire is not None
@@ -555,9 +561,9 @@ class Engine:
             else:
                 yield from self._bounded(Frame(data=text))
         elif callable(getattr(item, "model_dump", None)):  # a pydantic object of an SDK
-            yield from self._item(
-                cast("Any", item).model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
-            )
+            sent = wire_object(item)
+            if sent is not None:
+                yield from self._item(sent)
         else:
             hint = "; give the bytes as they come: the response itself, not its lines" if isinstance(item, str) else ""
             raise UsageError(f"a source yields bytes, frames, mappings or events, not {type(item).__name__}{hint}")
@@ -645,7 +651,7 @@ class Engine:
             yield from self._pass(event)
             return
         if not issubclass(type(event), _STRUCTURE):
-            if isinstance(event, UnknownEvent) and (event.type in _PINGS or not event.data):
+            if isinstance(event, UnknownEvent) and (event.type in PINGS or not event.data):
                 self._pings += 1
             yield from self._pass(event)
             return

@@ -16,7 +16,7 @@ from eventflow.events import (
 if TYPE_CHECKING:
     from eventflow.sources import Source
 
-__all__ = ["LINGER", "Outcome", "Position", "Status", "error_event_in"]
+__all__ = ["LINGER", "Outcome", "Position", "Status"]
 
 Status = Literal["running", "completed", "incomplete", "failed", "truncated", "timeout", "cancelled"]
 
@@ -59,12 +59,6 @@ class Position(NamedTuple):
     response_id: str | None
     last_event_id: str
     retry: float | None
-
-
-def error_event_in(error: Exception) -> StreamError | None:
-    """The event that an SDK has made an exception of (``APIError`` of openai 3.54), or None."""
-    body = getattr(error, "body", None)
-    return StreamError.from_wire({"error": body}) if type(error).__name__ == "APIError" and body is not None else None
 
 
 class Outcome:

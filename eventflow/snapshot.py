@@ -422,5 +422,5 @@ _FOLDS: dict[type[Event], Fold] = {
     CodeInterpreterCallCodeDone: _arguments_done("code"),
 }
 
-FOLDED = (TextDelta, *_FOLDS)
+FOLDED: tuple[type[Event], ...] = (TextDelta, *_FOLDS)
 """The events that change a response."""

@@ -80,8 +80,8 @@ class Decoder:
             ignores: some servers report their failures so.
         retry: The reconnection time that the server last asked for, in ms, or None.
         last_event_id: The id to reconnect with: the last one that was followed by a blank line.
-        error: Why decoding has stopped, or None. Frames before an event that is too large are still returned; the next
-            call of `feed` or `close` raises the error, and so does every later one.
+        error: Why decoding has stopped, or None. Frames before an event that is too large are still returned; the call
+            that has none to return raises the error, and so does every later one.
 
     >>> Decoder().feed(b"event: ping\ndata: {}\n\ndata: ...")
     [Frame(event='ping', data='{}', id='')]
@@ -115,13 +115,14 @@ class Decoder:
         """
         ending = copy(self)
         ending._line, ending._data, ending.error = self._line[:], self._data[:], None
-        return next(iter(ending.feed(b"\n\n")), None)
+        return next(iter(ending._feed(b"\n\n")), None)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Take the next bytes of the body and return the frames that they complete.
 
         Raises:
-            LimitExceeded: An earlier call met an event larger than `max_event_bytes`.
+            LimitExceeded: An event is larger than `max_event_bytes`; where frames came before it, they are returned
+                first, and the next call raises.
             UsageError: *data* is no bytes.
         """
         if self.error is not None:
@@ -132,9 +133,17 @@ class Decoder:
                     f"the body of a stream is bytes, not {type(data).__name__}: encode text, give bytes as a list"
                 )
             data = bytes(data)
-        if len(data) > _PIECE:
+        if len(data) <= _PIECE:
+            frames = self._feed(data)
+        else:
             pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-            return [frame for piece in pieces if self.error is None for frame in self.feed(piece)]
+            frames = [frame for piece in pieces if self.error is None for frame in self._feed(piece)]
+        if self.error is not None and not frames:
+            raise self.error
+        return frames
+
+    def _feed(self, data: bytes) -> list[Frame]:
+        """The frames that *data* complete, and what stopped that in `error`."""
         if self._start is not None or self._after_cr or _CR in data:
             data = self._normalize(data)
         frames: list[Frame] = []

@@ -22,7 +22,7 @@ LAYERS = (  # lowest first; a module imports from lower ones only. A package is 
     {"errors", "logs", "plain", "waiting"},
     {"signals"},
     {"events", "json_array", "limits", "partial_json", "pieces", "sequence", "sse", "timers"},
-    {"http", "jobs", "open_item", "outcome", "routing", "wires"},
+    {"http", "jobs", "open_item", "outcome", "routing", "sdks", "wires"},
     {"snapshot"},
     {"providers", "schema", "sources"},
     {"plugin", "request", "rewriting"},

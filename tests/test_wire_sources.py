@@ -18,7 +18,7 @@ from eventflow import Dispatcher, Event, Limits, Plugin, Run, TextDelta, ToolCal
 from eventflow.errors import APIStreamError, DecodeError, LimitExceeded, PluginError, StreamTruncated, UsageError
 from eventflow.json_array import ElementDecoder, begins_array
 from eventflow.sse import Frame
-from eventflow.wires import detect, wire_named
+from eventflow.wires import ResponsesWire, detect, wire_named
 
 JSON = dict[str, Any]
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
@@ -347,7 +347,7 @@ def test_error_field_when_it_is_all_is_an_error() -> None:
 
 
 class _Plain:
-    """A stranger's wire: a frame is a word."""
+    """A stranger's wire, with what it must have: a frame is a word."""
 
     name = "words"
 
@@ -356,7 +356,7 @@ class _Plain:
 
     @staticmethod
     def fits(frame: Frame) -> bool:
-        return frame.event == "word"
+        return "word" in (frame.event, json.loads(frame.data).get("type") if frame.data.startswith("{") else None)
 
     def feed(self, frame: Frame) -> list[Event]:
         return [TextDelta(frame.data)]
@@ -365,10 +365,6 @@ class _Plain:
         from eventflow import Response, ResponseCompleted
 
         return [ResponseCompleted(Response(status="completed"))]
-
-    @staticmethod
-    def direct(name: str) -> None:
-        return None
 
 
 class _Entry:
@@ -387,7 +383,7 @@ class _Entry:
 
 
 def test_wire_when_a_stranger_has_published_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wire of an entry point is found by name and by its first frame, after the bundled ones."""
+    """A wire of an entry point is found by name and by its first frame, before all that has a type is for Responses."""
     entries = [_Entry("words", _Plain)]
 
     def entry_points(group: str, name: str | None = None) -> list[_Entry]:
@@ -396,7 +392,9 @@ def test_wire_when_a_stranger_has_published_one(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("eventflow.wires.entry_points", entry_points)
     body = b"event: word\ndata: hello\n\nevent: word\ndata: you\n\n"
-    assert Dispatcher().run(body).text == "helloyou"
+    assert Dispatcher().run(body).text == Dispatcher().run(body, wire="words").text == "helloyou"
+    assert isinstance(detect(Frame(data='{"type": "word"}'), Limits()), _Plain)
+    assert isinstance(detect(Frame(data='{"type": "vendor.word"}'), Limits()), ResponsesWire)
     assert isinstance(wire_named("words", Limits()), _Plain)
     with pytest.raises(UsageError, match="responses, anthropic, chat, gemini, words"):
         wire_named("word", Limits())
@@ -446,6 +444,67 @@ def test_chat_stream_of_the_openai_sdk(chat_server: Server, read: bool) -> None:
         if read:
             next(stream)
         check(Dispatcher().run(stream))
+
+
+@pytest.mark.parametrize("form", ["begun", "listed"])
+def test_chat_helper_of_the_openai_sdk(chat_server: Server, form: str) -> None:
+    """What the helper made beside the chunks is left out, whatever it begins with."""
+    openai = pytest.importorskip("openai")
+    with (
+        openai.OpenAI(api_key="made-up", base_url=chat_server.url, max_retries=0) as client,
+        client.chat.completions.stream(model="m", messages=[]) as stream,
+    ):
+        if form == "begun":
+            next(iter(stream))
+        check(Dispatcher().run(stream if form == "begun" else list(stream)))
+
+
+class _Made:
+    """An object of an SDK."""
+
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
+        self.__dict__.update(fields)
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        return self._fields
+
+
+def test_objects_of_helpers_when_they_are_more_than_what_came() -> None:
+    """An object around a chunk is the chunk; one that a helper made of several is none."""
+    chunks: list[Any] = [_Made(type="content.delta", delta="a"), *(_Made(type="chunk", chunk=_Made(**c)) for c in CHAT)]
+    check(Dispatcher().run([*chunks, _Made(type="content.done", content="ab")]))
+    events = [_Made(type="text", text="a", snapshot="a"), *(_Made(**event) for event in ANTHROPIC)]
+    check(Dispatcher().run(events))
+
+
+@pytest.mark.parametrize("body", [{"message": "no", "code": "slow"}, {"type": "error", "error": {"message": "no"}}])
+def test_error_of_an_sdk_when_it_was_an_event(body: Any) -> None:
+    """An error that the SDK has made of an event is that event again, in the words of either SDK."""
+
+    class APIError(Exception):
+        body: Any = None
+
+    class APIStatusError(APIError):
+        pass
+
+    def source() -> Iterator[Any]:
+        yield _Made(**CHAT[0])
+        error = APIStatusError("no")
+        error.body = body
+        raise error
+
+    run = Dispatcher().run(source(), check=False)
+    assert run.status == "failed"
+    assert isinstance(run.error, APIStreamError)
+    assert "no" in str(run.error)
+
+
+@pytest.mark.parametrize("first", [b"event: ping\ndata: {}\n\n", b'data: {"type":"keepalive"}\n\n', b"data: {}\n\n"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_detection_when_a_ping_comes_first(first: bytes, wire: str) -> None:
+    """It may come on any wire, so it decides nothing."""
+    check(Dispatcher().run(first + BODIES[wire]()))
 
 
 @pytest.mark.parametrize("helper", [False, True])

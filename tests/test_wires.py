@@ -233,6 +233,8 @@ def test_wire_when_it_holds_an_event_back_gives_it_at_the_end(monkeypatch: pytes
     [
         (frame({"object": "chat.completion.chunk", "choices": []}), ChatWire),
         (frame({"choices": [], "error": None}), ChatWire),
+        (frame({"choices": None, "id": "x"}), ChatWire),
+        (frame({"id": "x", "model": "m", "created": 1}), ChatWire),
         (frame({"candidates": []}), GeminiWire),
         (frame({"promptFeedback": {"blockReason": "SAFETY"}}), GeminiWire),
         (frame({"type": "message_start", "message": {}}), AnthropicWire),

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from eventflow.errors import DecodeError, PluginError, UsageError, excerpt
 from eventflow.events import Event
+from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
 from eventflow.sse import Frame
 from eventflow.wires.anthropic import AnthropicWire
@@ -17,13 +20,16 @@ from eventflow.wires.chat import ChatWire
 from eventflow.wires.gemini import GeminiWire
 from eventflow.wires.responses import ResponsesWire
 
-__all__ = ["DirectDecoder", "Wire", "WireType", "detect", "wire_named"]
+__all__ = ["PINGS", "DirectDecoder", "Wire", "WireType", "detect", "tells_nothing", "wire_named"]
+
+PINGS = {"ping", "keepalive", "keep-alive", "heartbeat"}
+"""Types of events that only keep the line warm."""
 
 DirectDecoder = Callable[[bytes | str], Event]
 
 
 class Wire(Protocol):
-    """One stream's translation."""
+    """One stream's translation. `direct` may be missing."""
 
     def feed(self, frame: Frame) -> list[Event]:
         """The events that *frame* means; an empty list when it means none yet, or is an end marker.
@@ -79,15 +85,40 @@ def wire_named(name: str, limits: Limits) -> Wire:
     raise UsageError(f"no wire is called {name!r}; there is {known}")
 
 
+class _Head(msgspec.Struct):
+    type: str | None = None
+
+
+_read_head = msgspec.json.Decoder(_Head).decode
+
+
+def _type_in(frame: Frame) -> str | None:
+    """What the data of a frame call its type."""
+    try:
+        return _read_head(frame.data).type
+    except STRICT_ERRORS:
+        return None
+
+
+def tells_nothing(frame: Frame) -> bool:
+    """Whether a frame may come on any wire: a ping, an empty object, an end mark."""
+    return frame.event in PINGS or frame.data.strip() in ("{}", "[DONE]") or _type_in(frame) in PINGS
+
+
 def detect(frame: Frame, limits: Limits) -> Wire:
-    """A new wire for the stream that begins with *frame*; raises `DecodeError` when it fits none."""
+    """A new wire for the stream that begins with *frame*; raises `DecodeError` when it fits none.
+
+    Whatever else has a type is taken for one of the Responses API, where vendors have events of their own.
+    """
     for wire in _WIRES:
         if wire.fits(frame):
             return wire(limits)
-    for entry in entry_points(group=_GROUP):  # strangers' wires are asked last
+    for entry in entry_points(group=_GROUP):
         wire_type = _loaded(entry)
         if wire_type.fits(frame):
             return wire_type(limits)
+    if _type_in(frame) is not None:
+        return ResponsesWire(limits)
     known = ", ".join(wire.name for wire in _WIRES)
     raise DecodeError(
         f"the stream is of no wire that is read here ({known}); wire=... reads it as one all the same. It begins "

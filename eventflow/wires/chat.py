@@ -113,8 +113,11 @@ _read_chunk = msgspec.json.Decoder(_Chunk).decode
 class _Head(msgspec.Struct):
     """What tells a chunk from the frames of other wires."""
 
-    choices: list[Any] | None = None
+    choices: list[Any] | msgspec.UnsetType | None = msgspec.UNSET
     object: str | None = None
+    created: float | None = None
+    model: str | None = None
+    type: str | None = None
 
 
 _read_head = msgspec.json.Decoder(_Head).decode
@@ -142,12 +145,14 @@ class ChatWire(TranslatingWire):
 
     @staticmethod
     def fits(frame: Frame) -> bool:
-        """Whether the frame's data is an object with choices."""
+        """Whether the frame's data is an object with choices, or with what else a chunk has."""
         try:
             head = _read_head(frame.data)
         except STRICT_ERRORS:
             return False
-        return head.choices is not None or (head.object or "").startswith("chat.completion")
+        if head.choices is not msgspec.UNSET or (head.object or "").startswith("chat.completion"):
+            return True
+        return head.created is not None and head.model is not None and head.type is None
 
     def delta(self, name: str, data: bytes) -> Event | None:
         """The short way: the one event of a chunk that brings the next piece of something open; None for others."""

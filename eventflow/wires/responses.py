@@ -29,17 +29,6 @@ class _Head(msgspec.Struct):
 _read_head = msgspec.json.Decoder(_Head).decode
 
 
-_FOREIGN = {  # Anthropic's events have types as well (the public package anthropic 2.12.0, November 2026)
-    "content_block_delta",
-    "content_block_start",
-    "content_block_stop",
-    "message_delta",
-    "message_start",
-    "message_stop",
-    "ping",
-}
-
-
 class ResponsesWire:
     """Frames of the Responses API as events; it keeps no state."""
 
@@ -50,14 +39,15 @@ class ResponsesWire:
 
     @staticmethod
     def fits(frame: Frame) -> bool:
-        """Whether the frame names an event of the API, or its data is an object with a type or an error."""
+        """Whether the frame, or its data, names an event of the API or an error."""
         if frame.event == "error" or resolve(frame.event) is not None:
             return True
         try:
             head = _read_head(frame.data)
         except STRICT_ERRORS:
             return False
-        return (head.type is not None and head.type not in _FOREIGN) or head.error not in (None, False)
+        kind = head.type or ""
+        return kind.startswith("response.") or resolve(kind) is not None or head.error not in (None, False)
 
     def feed(self, frame: Frame) -> list[Event]:
         """The frame's one event, or none for the end marker."""

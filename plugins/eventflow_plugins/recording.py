@@ -14,8 +14,8 @@ from eventflow import errors
 from eventflow.engine import ANEW
 from eventflow.errors import DecodeError, EventflowError, Phase, StreamInterrupted, UsageError
 from eventflow.events import Event, decode_mapping, encode_json
-from eventflow.outcome import error_event_in
 from eventflow.printable import printable
+from eventflow.sdks import error_event_in
 from eventflow.sse import Frame
 
 __all__ = [

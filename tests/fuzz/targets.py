@@ -61,11 +61,13 @@ def _texts(data: bytes) -> tuple[str, list[str]]:
 
 def _framed(chunks: Iterable[bytes], most: int) -> tuple[list[Frame], bool, Frame | None]:
     decoder, frames = Decoder(max_event_bytes=most), list[Frame]()
-    for chunk in chunks:
-        frames += decoder.feed(chunk)
-        if decoder.error is not None:
-            return frames, True, None
-    return frames + decoder.close(), False, decoder.unfinished
+    try:
+        for chunk in chunks:
+            frames += decoder.feed(chunk)
+        decoder.close()
+    except LimitExceeded:
+        return frames, True, None
+    return frames, False, decoder.unfinished
 
 
 def _sse(data: bytes) -> None:

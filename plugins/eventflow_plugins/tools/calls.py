@@ -193,8 +193,9 @@ class Call:
             self.tell("ended", outcome=outcome, duration=None if self.duration is None else round(self.duration, 3))
         finally:  # whatever the log does
             if not quietly:
-                for event in (*progress, self.told()):
+                for event in progress:
                     self._emit(event)
+                self._emit(self.told())
             self.over = True
         return True
 
