@@ -27,6 +27,7 @@ from eventflow.events import Event
 from eventflow.plugin import Plugin
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import refusals
+from eventflow.waiting import discard
 
 if TYPE_CHECKING:
     from typing import Self
@@ -181,7 +182,7 @@ class Agent:
                     with refusals():
                         source = self._create(**talk.request())
                     if inspect.isawaitable(source):
-                        getattr(source, "close", _nothing)()  # or Python warns that it was never awaited
+                        discard(source)
                         raise UsageError("the agent's client is async; use arun() or astream(), or a Client")
                     opened, run = self.flow._begin(source, None, False, talk.turn, is_async=False, deliver=deliver)
                     talk.begin(run)
@@ -198,7 +199,7 @@ class Agent:
                     with refusals():
                         source = self._create(**talk.request())
                         if not inspect.isawaitable(source):
-                            getattr(source, "close", _nothing)()
+                            discard(source)
                             raise UsageError("the agent's client is sync; use run() or stream(), or an AsyncClient")
                         source = await source
                     opened, run = self.flow._begin(source, None, False, talk.turn, is_async=True, deliver=deliver)
@@ -209,10 +210,6 @@ class Agent:
                     talk.take(run)
         finally:
             talk.leave()
-
-
-def _nothing() -> None:
-    """There is nothing to close."""
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------

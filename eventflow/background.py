@@ -18,7 +18,7 @@ from eventflow.events import AudioDelta, Event
 from eventflow.jobs import Job, start_task, start_thread
 from eventflow.plugin import Pause
 from eventflow.routing import Background, Handler
-from eventflow.waiting import Bell
+from eventflow.waiting import Bell, discard
 
 if TYPE_CHECKING:
     from eventflow.run import Run
@@ -175,9 +175,7 @@ class Lane:
         try:
             result = self._handler.call(event, self._run)
             if inspect.isawaitable(result):
-                close = getattr(result, "close", None)
-                if close is not None:
-                    close()
+                discard(result)
                 raise UsageError(f"{self.name} gave an awaitable; make it a coroutine function (async def)")
             self._follow(result)
         except Exception as error:

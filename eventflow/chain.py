@@ -23,6 +23,7 @@ from eventflow.plugin import Pause, Plugin, instantiate
 from eventflow.printable import printable
 from eventflow.rewriting import Part, Rewriter
 from eventflow.routing import Handler, name_of
+from eventflow.waiting import discard
 
 if TYPE_CHECKING:
     from eventflow.run import Run
@@ -216,9 +217,7 @@ class Chain:
 
     def _awaited(self, awaitable: Any, name: str) -> Generator[Any, Any, Any]:
         if not self._is_async:
-            close = getattr(awaitable, "close", None)
-            if close is not None:
-                close()
+            discard(awaitable)
             raise UsageError(f"{name} gave an awaitable; use arun(), astream() or aopen()")
         return (yield awaitable)
 

@@ -19,6 +19,7 @@ from eventflow.http import abody_of, body_at_hand, body_of, interrupter, is_resp
 from eventflow.outcome import Position
 from eventflow.sse import Frame
 from eventflow.timers import Timeouts
+from eventflow.waiting import discard
 
 __all__ = ["Reopened", "Source", "open_source", "refusals"]
 
@@ -108,8 +109,7 @@ def open_source(source: Any) -> Source:
     if hasattr(source, "__enter__") or hasattr(source, "__aenter__"):
         return _context_source(source)
     if hasattr(source, "__await__"):
-        if hasattr(source, "close"):
-            source.close()  # or Python warns that it was never awaited
+        discard(source)
         raise UsageError("an awaitable is no source; await it first: arun(await client.responses.create(...))")
     raise UsageError(
         f"{type(source).__name__} is no source; a source is an HTTP response, a path, an open binary file, bytes, or "
@@ -150,8 +150,7 @@ def _reads(file: Any) -> Iterator[bytes]:
         if isinstance(chunk, str):
             raise UsageError('the source is a text file; open it in binary: open(path, "rb")')
         if not isinstance(chunk, bytes):
-            if hasattr(chunk, "close"):
-                chunk.close()
+            discard(chunk)
             raise UsageError(f"read() of the source {type(file).__name__} gives {type(chunk).__name__}, not bytes")
         if not chunk:
             return

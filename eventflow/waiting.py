@@ -26,6 +26,7 @@ __all__ = [
     "Waiter",
     "asyncio_loop",
     "checkpoint",
+    "discard",
     "shielded",
     "sleep",
     "soon",
@@ -232,6 +233,16 @@ def soon() -> Callable[[Callable[[], object]], None]:
             post(function)
 
     return call
+
+
+def discard(given: object) -> None:
+    """Close what was given in the place of something else, and what nobody awaits: Python warns of such a coroutine.
+
+    What cannot be closed is let be.
+    """
+    close = getattr(given, "close", None)
+    if close is not None:
+        close()
 
 
 async def shielded(awaitable: Awaitable[Any]) -> Any:

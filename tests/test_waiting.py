@@ -18,7 +18,7 @@ from scenarios import AsyncWatched, Watched, answer, block, created, error
 
 from eventflow import Dispatcher, Event, Plugin, Run
 from eventflow.errors import APIStreamError, StreamInterrupted
-from eventflow.waiting import Bell
+from eventflow.waiting import Bell, discard
 
 AB = answer("a", "b")
 BACKENDS = ("asyncio", "trio")
@@ -340,3 +340,12 @@ def test_bell_when_rung_by_a_signal_handler() -> None:
         assert in_time(lambda: bell.wait(5)) < 4
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_discard_when_nobody_awaits() -> None:
+    """A coroutine that was never begun is closed without a warning; what has nothing to close is let be."""
+    coroutine = anyio.lowlevel.checkpoint()
+    discard(coroutine)
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+        coroutine.send(None)
+    discard(object())

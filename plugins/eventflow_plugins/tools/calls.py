@@ -24,6 +24,7 @@ from eventflow.events import encode_json
 from eventflow.jobs import Job, await_thread
 from eventflow.logs import logger
 from eventflow.routing import is_async, name_of
+from eventflow.waiting import discard
 from eventflow_plugins.tools.definition import Tool, ToolContext
 
 __all__ = ["Approve", "Call", "Outcome", "PendingCall", "Slots"]
@@ -252,7 +253,7 @@ class Call:
             if (approve is None or self._allowed(self._verdict(approve))) and self._begin():
                 result = self._run_here()
                 if result is not None:
-                    getattr(result, "close", _nothing)()  # or Python warns that it was never awaited
+                    discard(result)
                     raise ToolError("the function gave an awaitable; make it an async function")
         except BaseException as error:  # whatever it is: nobody else hears of it here
             self.failed(error)
@@ -293,7 +294,7 @@ class Call:
         try:
             verdict = approve(self._pending())
             if inspect.isawaitable(verdict):
-                getattr(verdict, "close", _nothing)()
+                discard(verdict)
                 raise ToolError("it gave an awaitable; make it an async function")
         except BaseException as error:
             self._unsure(approve, error)
@@ -377,10 +378,6 @@ class Call:
     def _key(self) -> str:
         where = self._run.response.id or self._run.id  # some servers give responses no id
         return hashlib.sha256(repr((where, self.call_id, self.event.name, self._digest)).encode()).hexdigest()[:32]
-
-
-def _nothing() -> None:
-    """There is nothing to close."""
 
 
 def _passes(error: BaseException) -> bool:
