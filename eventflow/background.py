@@ -18,7 +18,7 @@ from eventflow.events import AudioDelta, Event
 from eventflow.jobs import Job, start_task, start_thread
 from eventflow.plugin import Pause
 from eventflow.routing import Background, Handler
-from eventflow.waiting import Bell, discard
+from eventflow.waiting import Bell, discard, is_cancellation
 
 if TYPE_CHECKING:
     from eventflow.run import Run
@@ -143,7 +143,11 @@ class Lane:
             'it lose some: overflow="drop_oldest" or "coalesce"'
         )
 
-    def _raised(self, error: Exception, event: Event) -> None:
+    def _raised(self, error: BaseException, event: Event) -> None:
+        if not isinstance(error, Exception):  # would end nothing but the worker, without a word, or all of trio
+            wrapped = RuntimeError(f"{self.name} raised {error!r}")
+            wrapped.__cause__ = error
+            error = wrapped
         if self._failed(error, event):
             self.close()
 
@@ -178,10 +182,8 @@ class Lane:
                 discard(result)
                 raise UsageError(f"{self.name} gave an awaitable; make it a coroutine function (async def)")
             self._follow(result)
-        except Exception as error:
+        except BaseException as error:
             self._raised(error, event)
-        except BaseException as error:  # would end nothing but the thread, without a word
-            self._raised(_wrapped(error, self.name), event)
         self._done()
         return True
 
@@ -200,16 +202,10 @@ class Lane:
                         self._emit(emitted)
             else:
                 self._follow(result)
-        except Exception as error:
-            self._raised(error, event)
-        except (GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # would end nothing but the task, or all of trio
-            from anyio import get_cancelled_exc_class
-
-            if isinstance(error, get_cancelled_exc_class()):
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or is_cancellation(error):
                 raise
-            self._raised(_wrapped(error, self.name), event)
+            self._raised(error, event)
         self._done()
         return True
 
@@ -261,12 +257,6 @@ def _worker_ended(lane: Callable[[], Lane | None], wake: Callable[[], object]) -
     if here is not None:
         here.worker_ended()
     wake()
-
-
-def _wrapped(error: BaseException, name: str) -> RuntimeError:
-    wrapped = RuntimeError(f"{name} raised {error!r}")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 def ending(lanes: Iterable[Lane]) -> Generator[Pause]:

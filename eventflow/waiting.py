@@ -27,6 +27,7 @@ __all__ = [
     "asyncio_loop",
     "checkpoint",
     "discard",
+    "is_cancellation",
     "shielded",
     "sleep",
     "soon",
@@ -243,6 +244,17 @@ def discard(given: object) -> None:
     close = getattr(given, "close", None)
     if close is not None:
         close()
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether what a task raises is none of its own: it is cancelled, or it is dropped."""
+    if isinstance(error, GeneratorExit):  # which may be thrown where no event loop runs
+        return True
+    if isinstance(error, Exception):
+        return False
+    from anyio import get_cancelled_exc_class
+
+    return isinstance(error, get_cancelled_exc_class())
 
 
 async def shielded(awaitable: Awaitable[Any]) -> Any:

@@ -18,7 +18,7 @@ from scenarios import AsyncWatched, Watched, answer, block, created, error
 
 from eventflow import Dispatcher, Event, Plugin, Run
 from eventflow.errors import APIStreamError, StreamInterrupted
-from eventflow.waiting import Bell, discard
+from eventflow.waiting import Bell, discard, is_cancellation
 
 AB = answer("a", "b")
 BACKENDS = ("asyncio", "trio")
@@ -349,3 +349,23 @@ def test_discard_when_nobody_awaits() -> None:
     with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
         coroutine.send(None)
     discard(object())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_is_cancellation_when_a_task_raises(backend: str) -> None:
+    """A task that is cancelled raises what is none of its own, as does one that is dropped, in no event loop."""
+    seen: list[bool] = []
+
+    async def main() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anyio.lowlevel.checkpoint()
+            except BaseException as error:
+                seen.append(is_cancellation(error))
+                raise
+        seen.extend(map(is_cancellation, (ValueError(), SystemExit(), KeyboardInterrupt())))
+
+    anyio.run(main, backend=backend)
+    assert seen == [True, False, False, False]
+    assert is_cancellation(GeneratorExit())

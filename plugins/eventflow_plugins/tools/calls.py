@@ -24,7 +24,7 @@ from eventflow.events import encode_json
 from eventflow.jobs import Job, await_thread
 from eventflow.logs import logger
 from eventflow.routing import is_async, name_of
-from eventflow.waiting import discard
+from eventflow.waiting import discard, is_cancellation
 from eventflow_plugins.tools.definition import Tool, ToolContext
 
 __all__ = ["Approve", "Call", "Outcome", "PendingCall", "Slots"]
@@ -382,11 +382,9 @@ class Call:
 
 def _passes(error: BaseException) -> bool:
     """Whether an exception in a task is not the tool's own: the task is cancelled, or Ctrl-C was pressed."""
-    from anyio import get_cancelled_exc_class
-
     if isinstance(error, KeyboardInterrupt):  # which comes in the main thread only
         return threading.current_thread() is threading.main_thread()
-    return isinstance(error, GeneratorExit | get_cancelled_exc_class())
+    return is_cancellation(error)
 
 
 def _quoted(text: str) -> str:
