@@ -220,43 +220,47 @@ def _timeout(timer: str, what: str, seconds: float | None, phase: Phase) -> Stre
 
 def stream_source(exchange: Exchange, http: Any) -> Source:
     """The source of a stream whose answer has come; it opens itself again where the exchange can."""
-    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
-
-    def take() -> None:
-        answer = open_source(exchange.response)
-        made.items, made.close, made.blocking, made.drain = answer.items, answer.close, answer.blocking, answer.drain
-        made.interrupt, made.request_id, made.waited = answer.interrupt, answer.request_id, exchange.waited
-        made.spent = exchange.spent
+    made = _source_of(exchange)
 
     def reopen(position: Position, error: Exception | None, pause: Callable[[float], object]) -> Reopened:
         made.close()
         how = drive(exchange.again(position, error), http, exchange.call, pause)
-        if how != "no":
-            take()
+        _take(made, exchange, how)
         return how
 
-    take()
     made.reopen = reopen
     return made
 
 
 def astream_source(exchange: Exchange, http: Any) -> Source:
     """`stream_source`, async."""
-    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
-
-    def take() -> None:
-        answer = open_source(exchange.response)
-        made.aitems, made.aclose, made.drain = answer.aitems, answer.aclose, answer.drain
-        made.request_id, made.waited = answer.request_id, exchange.waited
-        made.spent = exchange.spent
+    made = _source_of(exchange)
 
     async def reopen(position: Position, error: Exception | None) -> Reopened:
         await made.aclose()
         how = await adrive(exchange.again(position, error), http, exchange.call)
-        if how != "no":
-            take()
+        _take(made, exchange, how)
         return how
 
-    take()
     made.areopen = reopen
     return made
+
+
+def _source_of(exchange: Exchange) -> Source:
+    made = Source(timeouts=exchange.call.timeouts, wire=exchange.wire, parse=exchange.parse)
+    _take(made, exchange, "anew")
+    return made
+
+
+def _take(made: Source, exchange: Exchange, how: Reopened) -> None:
+    """Have *made* go on with the exchange's answer, where one has come."""
+    if how == "no":
+        return
+    answer = open_source(exchange.response)
+    if exchange.is_async:
+        made.aitems, made.aclose = answer.aitems, answer.aclose
+    else:
+        made.items, made.close, made.blocking = answer.items, answer.close, answer.blocking
+        made.interrupt = answer.interrupt
+    made.drain, made.request_id = answer.drain, answer.request_id
+    made.waited, made.spent = exchange.waited, exchange.spent

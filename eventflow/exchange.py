@@ -101,6 +101,7 @@ class Exchange:
         limits: What the answer may cost.
         provider: Whose answer it is.
         parse: Makes of a response what the call asked the text to be, or None.
+        is_async: Whether the HTTP client is.
     """
 
     def __init__(self, call: Call, settings: Settings, http: Any, *, is_async: bool) -> None:
@@ -111,9 +112,9 @@ class Exchange:
         self.limits = settings.limits
         self.provider = settings.provider
         self.parse: Callable[[Response], Response] | None = parsing(call.parsed_as) if call.parsed_as else None
+        self.is_async = is_async
         self._settings = settings
         self._build = http.build_request
-        self._is_async = is_async
         self._failures = 0  # in a row: a new event forgives them
         self._events = 0
         self._began: float | None = time.monotonic()  # until a run counts the time
@@ -256,8 +257,8 @@ class Exchange:
                 call.url,
                 headers=call.headers,
                 content=call.body,
-                timeout=timeout_of(call.timeouts, self._seconds(), is_async=self._is_async),
-                extensions={"trace": connection.atrace if self._is_async else connection.trace},
+                timeout=timeout_of(call.timeouts, self._seconds(), is_async=self.is_async),
+                extensions={"trace": connection.atrace if self.is_async else connection.trace},
             )
             self._authorize(request, key)
         except Exception as error:
@@ -275,7 +276,7 @@ class Exchange:
             extensions = self.response.extensions  # the socket of HTTP/2 is not ours to shut down
             ours = "network_stream" in extensions and extensions.get("http_version") != b"HTTP/2"
             first, idle = self.call.timeouts.first_event, self.call.timeouts.idle
-            never = self._is_async or ours or first is None or idle is None
+            never = self.is_async or ours or first is None or idle is None
             timeout["read"] = None if never else max(first or 0.0, idle or 0.0)
 
     def _authorize(self, request: Any, key: Secret | None) -> None:
