@@ -35,6 +35,7 @@ __all__ = [
     "Matcher",
     "Overflow",
     "Select",
+    "Selects",
     "check_policy",
     "handler_of",
     "is_async",
@@ -44,6 +45,9 @@ __all__ = [
 
 Select: TypeAlias = type[Event] | str
 """What may stand in ``on(...)``: an event class, a wire name, a family, or a pattern."""
+
+Selects: TypeAlias = Select | tuple[Select, ...] | list[Select]
+"""What a plugin's field holds that says which events: a selector, or several; see `eventflow.plugin.configured`."""
 
 ErrorPolicy = Literal["raise", "isolate"]
 """What a handler's failure does: end the run, or become a `HandlerFailed` event."""

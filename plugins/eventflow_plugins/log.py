@@ -22,7 +22,7 @@ from eventflow.errors import PluginError, UsageError
 from eventflow.events import JSON, LifecycleEvent, encode_json
 from eventflow.logs import logger
 from eventflow.printable import printable
-from eventflow.routing import ErrorPolicy, Select
+from eventflow.routing import ErrorPolicy, Selects
 from eventflow_plugins.line_file import LineFile
 
 __all__ = ["Log"]
@@ -113,7 +113,7 @@ class Log(Plugin):
     path: str | os.PathLike[str] | None = None
     logger: Logger | str | None = attrs.field(default=None, kw_only=True)
     level: int | str = attrs.field(default=logging.INFO, kw_only=True)
-    events: Select | tuple[Select, ...] | list[Select] = attrs.field(default="*", kw_only=True)
+    events: Selects = attrs.field(default="*", kw_only=True)
     max_chars: int | None = attrs.field(default=None, kw_only=True)
     echo: bool = attrs.field(default=False, kw_only=True)
     flush: bool = attrs.field(default=True, kw_only=True)

@@ -8,7 +8,7 @@ import attrs
 
 from eventflow import Event, Plugin, Run, configured, on, transform
 from eventflow.errors import UsageError
-from eventflow.routing import ErrorPolicy, Handler, Select, handler_of
+from eventflow.routing import ErrorPolicy, Handler, Select, Selects, handler_of
 
 __all__ = ["Drop", "Only", "Tap", "drop", "only", "tap"]
 
@@ -20,7 +20,7 @@ class Only(Plugin):
         events: A selector, as for `on`, or a tuple or list of them.
     """
 
-    events: Select | tuple[Select, ...] | list[Select]
+    events: Selects
 
     def __repr__(self) -> str:
         return f"only({_shown(self.events)})"
@@ -37,7 +37,7 @@ class Drop(Plugin):
         events: A selector, as for `on`, or a tuple or list of them.
     """
 
-    events: Select | tuple[Select, ...] | list[Select]
+    events: Selects
 
     def __repr__(self) -> str:
         return f"drop({_shown(self.events)})"
@@ -57,7 +57,7 @@ class Tap(Plugin):
     """
 
     function: Callable[..., object]
-    events: Select | tuple[Select, ...] | list[Select] = "*"
+    events: Selects = "*"
     errors: ErrorPolicy = attrs.field(default="raise", kw_only=True)
     _handler: Handler = attrs.field(init=False, repr=False)
 
@@ -134,6 +134,6 @@ def _given(name: str, selects: tuple[Select, ...]) -> tuple[Select, ...]:
     return selects
 
 
-def _shown(events: Select | tuple[Select, ...] | list[Select]) -> str:
+def _shown(events: Selects) -> str:
     selects = events if isinstance(events, tuple | list) else (events,)
     return ", ".join(select.__name__ if isinstance(select, type) else repr(select) for select in selects)

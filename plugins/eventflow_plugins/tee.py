@@ -8,7 +8,7 @@ import attrs
 
 from eventflow import Event, Plugin, Run, configured, on, state
 from eventflow.background import Lane
-from eventflow.routing import Background, ErrorPolicy, Overflow, Select, handler_of
+from eventflow.routing import Background, ErrorPolicy, Overflow, Selects, handler_of
 
 __all__ = ["Tee", "tee"]
 
@@ -30,7 +30,7 @@ class Tee(Plugin):
         overflow: What happens when so many do: ``block`` (the run waits, and so does the server), ``drop_oldest``,
             ``coalesce`` (deltas of one text are joined; for other events the run waits), ``error`` (`SlowConsumer`).
         patience: Seconds that the run waits for the sink while it is at one event; None for ever.
-        events: Which events: a selector, as for `on`, or a tuple of them.
+        events: Which events: a selector, as for `on`, or a tuple or list of them.
         errors: What a failure of the sink does: ``raise`` ends the run with it; ``isolate`` logs it, reports it as a
             `HandlerFailed` event, and the run goes on, without a sink that is stuck.
 
@@ -42,7 +42,7 @@ class Tee(Plugin):
     queue: int = attrs.field(default=256, kw_only=True)
     overflow: Overflow = attrs.field(default="block", kw_only=True)
     patience: float | None = attrs.field(default=60.0, kw_only=True)
-    events: Select | tuple[Select, ...] = attrs.field(default="*", kw_only=True)
+    events: Selects = attrs.field(default="*", kw_only=True)
     errors: ErrorPolicy = attrs.field(default="raise", kw_only=True)
     _lane: Lane | None = state(default=None)
 
@@ -77,7 +77,7 @@ def tee(
     queue: int = 256,
     overflow: Overflow = "block",
     patience: float | None = 60.0,
-    events: Select | tuple[Select, ...] = "*",
+    events: Selects = "*",
     errors: ErrorPolicy = "raise",
 ) -> Tee:
     """Give the events of this place in the pipeline to *sink*, beside the run: a `Tee`."""

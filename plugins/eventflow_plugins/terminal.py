@@ -42,7 +42,7 @@ from eventflow.events import (
     encode_json,
 )
 from eventflow.printable import printable
-from eventflow.routing import Select
+from eventflow.routing import Selects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +125,7 @@ class Terminal(Plugin):
     output: TextIO | Console | None = None
     colour: bool | None = attrs.field(default=None, kw_only=True)
     width: int | None = attrs.field(default=None, kw_only=True)
-    events: Select | tuple[Select, ...] | list[Select] = attrs.field(default="*", kw_only=True)
+    events: Selects = attrs.field(default="*", kw_only=True)
     everything: bool = attrs.field(default=False, kw_only=True)
     live: bool = attrs.field(default=True, kw_only=True)
     timing: bool = attrs.field(default=True, kw_only=True)
