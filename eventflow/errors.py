@@ -50,6 +50,7 @@ __all__ = [
     "ToolError",
     "UnexpectedContentType",
     "UsageError",
+    "excerpt",
 ]
 
 Phase = Literal["connect", "headers", "stream", "decode", "handler", "tool"]
@@ -59,7 +60,12 @@ _EXCERPT = 200  # characters of foreign bytes in a message: enough to recognise 
 
 
 def excerpt(data: bytes | str, length: int = _EXCERPT) -> str:
-    """The start of *data*, safe to print: control characters escaped, cut to *length* characters."""
+    """The start of what somebody else wrote, to be quoted in a message: one line, in ASCII but for a last "…".
+
+    Args:
+        data: Text, or bytes, which are taken for UTF-8.
+        length: Characters that are shown; control characters and those beyond ASCII are escaped.
+    """
     text = data[: length * 4 + 4].decode("utf-8", "replace") if isinstance(data, bytes) else data
     shown = text[:length].encode("unicode_escape").decode("ascii")
     return shown + ("…" if len(text) > length else "")

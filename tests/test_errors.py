@@ -52,8 +52,8 @@ def test_docstring_when_it_draws_the_errors() -> None:
 
 
 def test_public_names_when_listed() -> None:
-    """They are the classes, and the type of their phases; each class has a docstring."""
-    assert set(errors.__all__) == {cls.__name__ for cls in CLASSES} | {"Phase"}
+    """They are the classes, the type of their phases, and what messages quote with; each class has a docstring."""
+    assert set(errors.__all__) == {cls.__name__ for cls in CLASSES} | {"Phase", "excerpt"}
     assert all(cls.__doc__ for cls in CLASSES)
 
 

@@ -12,7 +12,7 @@ import attrs
 
 from eventflow import errors
 from eventflow.engine import ANEW
-from eventflow.errors import DecodeError, EventflowError, Phase, StreamInterrupted, UsageError
+from eventflow.errors import DecodeError, EventflowError, Phase, StreamInterrupted, UsageError, excerpt
 from eventflow.events import Event, decode_mapping, encode_json
 from eventflow.printable import printable
 from eventflow.sdks import error_event_in
@@ -166,7 +166,7 @@ def read_header(line: bytes, name: str) -> Header:
     """The header that *line* is; raises `UsageError` where the file called *name* is no recording, or a newer one."""
     record = _object(line)
     if record is None or record.get("format") != FORMAT:
-        raise UsageError(f"{name!r} is no recording: it begins with {_excerpt(line)}; Record(path) makes one")
+        raise UsageError(f"{name!r} is no recording: it begins with {excerpt(line)!r}; Record(path) makes one")
     version = record.get("version")
     if version != VERSION:
         raise UsageError(
@@ -175,7 +175,7 @@ def read_header(line: bytes, name: str) -> Header:
         )
     time, run, wire = record.get("time"), record.get("run"), record.get("wire")
     if not (_is_number(time) and isinstance(run, str) and (wire is None or isinstance(wire, str))):
-        raise UsageError(f"the first line of the recording {name!r} is damaged: {_excerpt(line)}")
+        raise UsageError(f"the first line of the recording {name!r} is damaged: {excerpt(line)}")
     return Header(cast("float", time), run, wire)
 
 
@@ -194,7 +194,7 @@ def read_line(line: bytes, number: int) -> Item | End | None:
         return _end(record) if "status" in record else Item(record["t"], *_value(record))
     except (KeyError, TypeError, ValueError, AttributeError, EventflowError) as error:
         raise DecodeError(
-            f"line {number} of the recording is damaged ({type(error).__name__}: {error}): {_excerpt(line)}"
+            f"line {number} of the recording is damaged ({type(error).__name__}: {error}): {excerpt(line)}"
         ) from error
 
 
@@ -204,10 +204,6 @@ def _object(line: bytes) -> _Object | None:
     except (ValueError, RecursionError):
         return None
     return cast("_Object", record) if isinstance(record, dict) else None
-
-
-def _excerpt(line: bytes) -> str:
-    return ascii(line[:100])[1:] + ("…" if len(line) > 100 else "")
 
 
 def _is_number(value: object) -> bool:
