@@ -21,6 +21,7 @@ from eventflow.events import (
     encode_json,
 )
 from eventflow.events._base import Record
+from eventflow.limits import is_count
 from eventflow.plain import as_list, as_mapping
 from eventflow.plugin import Plugin, on, state
 from eventflow.providers.parameters import object_of
@@ -125,7 +126,7 @@ class Terms:
     def __attrs_post_init__(self) -> None:
         for name in ("max_turns", "max_tokens", "max_calls", "max_failures"):
             bound: object = getattr(self, name)
-            if (bound is None and name == "max_turns") or (bound is not None and (type(bound) is not int or bound < 1)):
+            if not (is_count(bound) or (bound is None and name != "max_turns")):
                 raise UsageError(f"Agent({name}=...) takes a positive integer, not {bound!r}")
         if self.history not in _HISTORIES:
             raise UsageError(f"Agent(history=...) is one of {', '.join(_HISTORIES)}, not {self.history!r}")

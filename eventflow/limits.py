@@ -8,11 +8,16 @@ import attrs
 
 from eventflow.errors import UsageError
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "is_count"]
+
+
+def is_count(value: object) -> bool:
+    """Whether *value* says how many there may be: a whole number, at least 1; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if value is not None and not is_count(value):
         raise UsageError(f"Limits({attribute.name}=...) takes a positive integer, or None for no limit, not {value!r}")
 
 

@@ -25,6 +25,7 @@ from eventflow.events import (
     nearest,
     resolve,
 )
+from eventflow.limits import is_count
 
 __all__ = [
     "FAMILIES",
@@ -143,7 +144,7 @@ class Background:
     patience: float | None = 60.0
 
     def __attrs_post_init__(self) -> None:
-        if type(self.queue) is not int or self.queue < 1:
+        if not is_count(self.queue):
             raise UsageError(f"queue must be a positive number of events, not {self.queue!r}")
         if self.overflow not in get_args(Overflow):
             raise UsageError(f"overflow must be one of {', '.join(get_args(Overflow))}, not {self.overflow!r}")

@@ -15,6 +15,7 @@ import attrs
 
 from eventflow.errors import UsageError, excerpt
 from eventflow.events import StreamError, Usage, encode_json
+from eventflow.limits import is_count
 from eventflow.testing.frames import WIRES, Call, Said
 from eventflow.waiting import checkpoint
 
@@ -163,7 +164,7 @@ def cut(body: bytes, size: int) -> list[bytes]:
     >>> cut(b"abcde", 2)
     [b'ab', b'cd', b'e']
     """
-    if type(size) is not int or size < 1:
+    if not is_count(size):
         raise UsageError(f"cut(body, {size!r}): give a number of bytes from 1 on")
     return [body[start : start + size] for start in range(0, len(body), size)]
 

@@ -20,6 +20,7 @@ import msgspec
 from eventflow import Event, HandlerFailed, Plugin, Response, Run, UnknownEvent, configured, on, state
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import JSON, LifecycleEvent, encode_json
+from eventflow.limits import is_count
 from eventflow.logs import logger
 from eventflow.printable import printable
 from eventflow.routing import ErrorPolicy, Selects
@@ -128,7 +129,7 @@ class Log(Plugin):
             raise UsageError("Log() writes to a file or to a logger; make two for both: Log(path) | Log(logger=...)")
         if self.path is not None and not isinstance(self.path, str | os.PathLike):
             raise UsageError(f"Log(path) takes the path of a file, not {self.path!r}; a logger is Log(logger=...)")
-        if self.max_chars is not None and (type(self.max_chars) is not int or self.max_chars < 1):
+        if self.max_chars is not None and not is_count(self.max_chars):
             raise UsageError(f"Log(max_chars=...) must be a positive integer, or None, not {self.max_chars!r}")
         self._file = None
         if self.path is not None:

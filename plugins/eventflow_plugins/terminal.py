@@ -41,6 +41,7 @@ from eventflow.events import (
     ToolProgress,
     encode_json,
 )
+from eventflow.limits import is_count
 from eventflow.printable import printable
 from eventflow.routing import Selects
 
@@ -153,7 +154,7 @@ class Terminal(Plugin):
             raise PluginError("Terminal needs rich: pip install 'eventflow-stream[cli]'")
         if self.output is not None and not hasattr(self.output, "write") and not hasattr(self.output, "file"):
             raise UsageError(f"Terminal(output) takes a text file or a rich Console, not {self.output!r}")
-        if self.width is not None and (type(self.width) is not int or self.width < 1):
+        if self.width is not None and not is_count(self.width):
             raise UsageError(f"Terminal(width=...) must be a positive number of columns, not {self.width!r}")
         if self.colour is not None and type(self.colour) is not bool:
             raise UsageError(f"Terminal(colour=...) must be True, False or None, not {self.colour!r}")

@@ -22,6 +22,7 @@ from eventflow import Run, ToolCall, ToolOutput, ToolProgress
 from eventflow.errors import ToolError, UsageError
 from eventflow.events import encode_json
 from eventflow.jobs import Job, await_thread
+from eventflow.limits import is_count
 from eventflow.logs import logger
 from eventflow.routing import is_async, name_of
 from eventflow.waiting import discard, is_cancellation
@@ -78,7 +79,7 @@ class Slots:
     """
 
     def __init__(self, count: int) -> None:
-        if type(count) is not int or count < 1:
+        if not is_count(count):
             raise ToolError(f"concurrency is a number of calls, at least 1, not {count!r}")
         self.count = count
         self._free = count

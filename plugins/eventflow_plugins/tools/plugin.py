@@ -12,6 +12,7 @@ from eventflow import Pause, Plugin, Run, ToolCall, ToolOutput, ToolProgress, on
 from eventflow.errors import ToolError
 from eventflow.events import JSON
 from eventflow.jobs import LoopThread, start_task, start_thread
+from eventflow.limits import is_count
 from eventflow.routing import is_async
 from eventflow_plugins.tools.arguments import InvalidArguments
 from eventflow_plugins.tools.calls import Approve, Call, Slots
@@ -45,7 +46,7 @@ def _seconds(_: Tools, attribute: attrs.Attribute[Any], value: object) -> None:
 
 
 def _positive(_: Tools, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not int or value < 1:
+    if not is_count(value):
         raise ToolError(f"Tools({attribute.name}=...) is a number, at least 1, not {value!r}")
 
 
