@@ -381,9 +381,10 @@ def _finish_of(wire: Wire, said: Said, whole: str) -> str:
     return whole if said.reason is None else wire.reasons[said.reason]
 
 
-_NO_FAILURE = "error_at=... makes a stream that fails"
-_NO_SUMMARY = "give reasoning=..., or wire='responses'"
-_NO_REFUSAL = "give text=... with status='incomplete' and reason='content_filter'"
+# What only some have words for, and what to give instead.
+_NO_FAILURE = {"error": "error_at=... makes a stream that fails"}
+_NO_SUMMARY = {"summary": "give reasoning=..., or wire='responses'"}
+_NO_REFUSAL = {"refusal": "give text=... with status='incomplete' and reason='content_filter'"}
 
 RESPONSES: Final = Wire(
     name="responses",
@@ -395,21 +396,21 @@ RESPONSES: Final = Wire(
 CHAT: Final = Wire(
     name="chat",
     reasons={"max_output_tokens": "length", "content_filter": "content_filter"},
-    silent={"error": _NO_FAILURE, "summary": _NO_SUMMARY},
+    silent=_NO_FAILURE | _NO_SUMMARY,
     frames=_chat,
     fault=_chat_fault,
 )
 ANTHROPIC: Final = Wire(
     name="anthropic",
     reasons={"max_output_tokens": "max_tokens", "content_filter": "refusal", "pause_turn": "pause_turn"},
-    silent={"error": _NO_FAILURE, "summary": _NO_SUMMARY, "refusal": _NO_REFUSAL},
+    silent=_NO_FAILURE | _NO_SUMMARY | _NO_REFUSAL,
     frames=_anthropic,
     fault=_anthropic_fault,
 )
 GEMINI: Final = Wire(
     name="gemini",
     reasons={"max_output_tokens": "MAX_TOKENS", "content_filter": "SAFETY", "other": "OTHER"},
-    silent={"error": _NO_FAILURE, "summary": _NO_SUMMARY, "refusal": _NO_REFUSAL},
+    silent=_NO_FAILURE | _NO_SUMMARY | _NO_REFUSAL,
     frames=_gemini,
     fault=_gemini_fault,
     line_end=b"\r\n",

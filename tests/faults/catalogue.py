@@ -105,6 +105,7 @@ class Fault:
 # --- outcomes --------------------------------------------------------------------------------------------------------
 
 COMPLETED = Expected(status="completed", text=WHOLE, tool="runs")
+UNCALLED = attrs.evolve(COMPLETED, tool="does not run")
 TRUNCATED = Expected(status="truncated", error=StreamTruncated, retryable=True, phase="stream", text=HEARD)
 INTERRUPTED = attrs.evolve(TRUNCATED, error=StreamInterrupted)
 GARBLED = Expected(status="failed", error=DecodeError, phase="decode", text=HEARD)
@@ -122,10 +123,10 @@ def reported(*, retryable: bool = False, text: str = HEARD, **says: Any) -> Expe
     return Expected(status="failed", error=APIStreamError, retryable=retryable, phase="stream", text=text, says=says)
 
 
-def overdue(timer: str, *, text: str = "", **more: Any) -> Expected:
+def overdue(timer: str, text: str = "") -> Expected:
     """A timer runs out."""
-    outcome = Expected(status="timeout", error=StreamTimeout, retryable=True, phase="stream", text=text)
-    return attrs.evolve(outcome, says={"timer": timer, "seconds": TIMER}, **more)
+    said = {"timer": timer, "seconds": TIMER}
+    return Expected(status="timeout", error=StreamTimeout, retryable=True, phase="stream", text=text, says=said)
 
 
 def refused(code: int, *, retryable: bool = False, tries: int = 1, **says: Any) -> Expected:
@@ -167,14 +168,30 @@ def fault(
     return lambda group: Fault(name=name, group=group, what=what, answer=made, expected=outcomes, **options)
 
 
-def inserted(*pieces: bytes, ending: Any = "end") -> Made:
+def slow(
+    name: str, what: str, timer: str, answer: Made, *, text: str = "", headless: bool = False
+) -> Callable[[str], Fault]:
+    """A fault that a timer ends: before there is an answer at all, where that is *headless*."""
+    expected = overdue(timer, text)
+    if headless:
+        expected = attrs.evolve(expected, status=None, phase="headers")
+    timeouts = Timeouts(**{timer: TIMER})
+    return fault(name, what, answer, expected, plain=not headless, seconds=TIMER, timeouts=timeouts)
+
+
+def data_of(piece: Any) -> bytes:
+    """An event as it stands on the wire; bytes are that already."""
+    return piece if isinstance(piece, bytes) else block(piece)
+
+
+def inserted(piece: Any, *, ending: Any = "end") -> Made:
     """In the middle of an answer that goes well but for that."""
-    return lambda said: Answer([*said.before, *pieces, *said.after], ending=ending)
+    return lambda said: Answer([*said.before, data_of(piece), *said.after], ending=ending)
 
 
-def broken(event: Any, *, ending: Any) -> Made:
-    """An answer of the Responses API that ends in its middle with an event."""
-    return inserted_only(event if isinstance(event, bytes) else block(event), ending=ending)
+def broken(piece: Any, *, ending: Any = "hang") -> Made:
+    """An answer that ends in its middle with an event."""
+    return lambda said: Answer([*said.before, data_of(piece)], ending=ending)
 
 
 def by_api(responses: Any = None, chat: Any = None, anthropic: Any = None, *, ending: Any = "end") -> Made:
@@ -182,17 +199,9 @@ def by_api(responses: Any = None, chat: Any = None, anthropic: Any = None, *, en
 
     def answer(said: Talk) -> Answer | None:
         piece = {"responses": responses, "chat": chat, "anthropic": anthropic}[said.api]
-        if piece is None:
-            return None
-        data = piece if isinstance(piece, bytes) else block(piece)
-        return Answer([*said.before, data, *said.after], ending=ending)
+        return None if piece is None else inserted(piece, ending=ending)(said)
 
     return answer
-
-
-def inserted_only(*pieces: bytes, ending: Any) -> Made:
-    """In the middle of an answer that ends there."""
-    return lambda said: Answer([*said.before, *pieces], ending=ending)
 
 
 def changed(old: bytes, new: bytes) -> Made:
@@ -288,6 +297,12 @@ def deep(depth: int) -> bytes:
 DIGITS = b"1" * 10_000
 QUICK = Limits(event_bytes=2**20)
 """The bounds as such are proven in processes of their own; here it is what comes of them."""
+
+
+def text_delta(**fields: Any) -> dict[str, Any]:
+    """A piece of the text of the Responses API, with other fields or more of them."""
+    at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    return {"type": "response.output_text.delta", **at, "delta": "", **fields}
 
 
 def chat_delta(value: Any) -> dict[str, Any]:
@@ -510,87 +525,58 @@ ENDS = [
     fault("gzip-cut", "a compressed body ends too early", lambda said: Answer([packed(said)], headers=GZIP), TRUNCATED),
 ]
 TIMES = [
-    fault(
-        "stall-head",
-        "no answer comes",
-        lambda said: Answer(status=None, ending="hang"),
-        overdue("first_event", status=None, phase="headers"),
-        plain=False,
-        seconds=TIMER,
-        timeouts=Timeouts(first_event=TIMER),
+    slow(
+        "stall-head", "no answer comes", "first_event", lambda said: Answer(status=None, ending="hang"), headless=True
     ),
-    fault(
+    slow(
         "trickled-head",
         "the head comes byte by byte",
+        "first_event",
         lambda said: Answer(status=None, ending="hang", then=trickled_head),
-        overdue("first_event", status=None, phase="headers"),
-        plain=False,
-        seconds=TIMER,
-        timeouts=Timeouts(first_event=TIMER),
+        headless=True,
     ),
-    fault(
-        "stall-first",
-        "no event comes",
-        lambda said: Answer(ending="hang"),
-        overdue("first_event"),
-        seconds=TIMER,
-        timeouts=Timeouts(first_event=TIMER),
-    ),
-    fault(
+    slow("stall-first", "no event comes", "first_event", lambda said: Answer(ending="hang")),
+    slow(
         "ping-first",
         "comments come, but no event",
+        "first_event",
         lambda said: Answer(then=forever(b": ping\n\n", 0.02), ending="hang"),
-        overdue("first_event"),
-        seconds=TIMER,
-        timeouts=Timeouts(first_event=TIMER),
     ),
-    fault(
-        "stall",
-        "no further event comes",
-        lambda said: Answer(said.before, ending="hang"),
-        overdue("idle", text=HEARD),
-        seconds=TIMER,
-        timeouts=Timeouts(idle=TIMER),
-    ),
-    fault(
+    slow("stall", "no further event comes", "idle", lambda said: Answer(said.before, ending="hang"), text=HEARD),
+    slow(
         "stall-mid-event",
         "an event begins, and nothing more",
+        "idle",
         lambda said: Answer([*said.before, said.after[0][:40]], ending="hang"),
-        overdue("idle", text=HEARD),
-        seconds=TIMER,
-        timeouts=Timeouts(idle=TIMER),
+        text=HEARD,
     ),
-    fault(
+    slow(
         "stall-mid-tool",
         "nothing more comes in the arguments of a call",
+        "idle",
         lambda said: Answer(said.to_tool, ending="hang"),
-        overdue("idle", text=WHOLE),
-        seconds=TIMER,
-        timeouts=Timeouts(idle=TIMER),
+        text=WHOLE,
     ),
-    fault(
+    slow(
         "ping-forever",
         "comments come instead of further events",
+        "idle",
         lambda said: Answer(said.before, then=forever(b": ping\n\n", 0.02), ending="hang"),
-        overdue("idle", text=HEARD),
-        seconds=TIMER,
-        timeouts=Timeouts(idle=TIMER),
+        text=HEARD,
     ),
-    fault(
+    slow(
         "trickle",
         "an event comes byte by byte",
+        "idle",
         lambda said: Answer(said.before, then=trickled, ending="hang"),
-        overdue("idle", text=HEARD),
-        seconds=TIMER,
-        timeouts=Timeouts(idle=TIMER),
+        text=HEARD,
     ),
-    fault(
+    slow(
         "chatter",
         "events come in time, but without end",
+        "total",
         lambda said: Answer(said.before, then=forever(b": ping\n\n" + CHATTER[said.api], 0.02), ending="hang"),
-        overdue("total", text=HEARD),
-        seconds=TIMER,
-        timeouts=Timeouts(total=TIMER),
+        text=HEARD,
     ),
 ]
 LIMITS = [
@@ -731,13 +717,7 @@ CONTENT = [
         "null-fields",
         "null where something must be",
         by_api(
-            {
-                "type": "response.output_text.delta",
-                "item_id": "msg_1",
-                "output_index": 0,
-                "content_index": 0,
-                "delta": None,
-            },
+            text_delta(delta=None),
             {"id": None, "choices": [{"index": 0, "delta": {"content": None, "tool_calls": None}}], "usage": None},
             {"type": "message_delta", "delta": {"stop_reason": None}, "usage": None},
         ),
@@ -753,19 +733,12 @@ CONTENT = [
         ),
         COMPLETED,
     ),
-    fault("untyped-event", "an event without a type", inserted(block({"percent": 50})), COMPLETED),
+    fault("untyped-event", "an event without a type", inserted({"percent": 50}), COMPLETED),
     fault(
         "unknown-field",
         "fields that nobody knows",
         by_api(
-            {
-                "type": "response.output_text.delta",
-                "item_id": "msg_1",
-                "output_index": 0,
-                "content_index": 0,
-                "delta": "",
-                "vendor": [1],
-            },
+            text_delta(vendor=[1]),
             {"choices": [{"index": 0, "delta": {"vendor": [1]}, "vendor": 2}], "vendor": {}},
             {
                 "type": "content_block_delta",
@@ -822,57 +795,47 @@ ERRORS = [
     fault(
         "error-flat",
         "an error event, as documented",
-        broken({"type": "error", "code": "rate_limit_exceeded", "message": "slow down", "param": None}, ending="hang"),
+        broken({"type": "error", "code": "rate_limit_exceeded", "message": "slow down", "param": None}),
         reported(code="rate_limit_exceeded", retryable=True),
         apis=("responses",),
     ),
     fault(
         "error-nested",
         "an error inside an `error`",
-        inserted_only(block(nested_error("overloaded")), ending="hang"),
+        broken(nested_error("overloaded")),
         reported(code="overloaded", type="server_error", retryable=True),
     ),
     fault(
         "error-caller",
         "an error that is the caller's",
-        inserted_only(block(nested_error("invalid_prompt", "invalid_request_error")), ending="hang"),
+        broken(nested_error("invalid_prompt", "invalid_request_error")),
         reported(code="invalid_prompt", retryable=False),
     ),
     fault(
         "error-bare",
         "an error without an event's name or type",
-        inserted_only(block({"error": {"message": "it broke", "type": "server_error"}}), ending="hang"),
+        broken({"error": {"message": "it broke", "type": "server_error"}}),
         reported(type="server_error", retryable=True),
     ),
-    fault(
-        "error-text",
-        "an error that is a string",
-        inserted_only(block({"error": "model not loaded"}), ending="hang"),
-        reported(),
-    ),
-    fault(
-        "error-plain",
-        "an error that is no JSON",
-        inserted_only(block(b"upstream is gone", "error"), ending="hang"),
-        reported(),
-    ),
+    fault("error-text", "an error that is a string", broken({"error": "model not loaded"}), reported()),
+    fault("error-plain", "an error that is no JSON", broken(block(b"upstream is gone", "error")), reported()),
     fault(
         "error-untyped",
         "an error that only the event's name tells",
-        inserted_only(block(b'{"message": "it broke", "code": "server_error"}', "error"), ending="hang"),
+        broken(block(b'{"message": "it broke", "code": "server_error"}', "error")),
         reported(code="server_error", retryable=True),
     ),
     fault(
         "failed",
         "`response.failed`",
-        broken(failed("server_error"), ending="hang"),
+        broken(failed("server_error")),
         reported(code="server_error", retryable=True),
         apis=("responses",),
     ),
     fault(
         "error-then-failed",
         "an error event, then `response.failed`",
-        broken(block(nested_error("first")) + block(failed("server_error")), ending="hang"),
+        broken(block(nested_error("first")) + block(failed("server_error"))),
         reported(code="server_error", retryable=True),
         apis=("responses",),
     ),
@@ -904,7 +867,7 @@ ERRORS = [
     fault(
         "error-then-cut",
         "an error, then a reset",
-        inserted_only(block(nested_error("overloaded")), ending="reset"),
+        broken(nested_error("overloaded"), ending="reset"),
         reported(code="overloaded", retryable=True),
     ),
     fault(
@@ -961,15 +924,7 @@ ORDER = [
     fault(
         "orphan",
         "a piece of an item that was never opened",
-        by_api(
-            {
-                "type": "response.output_text.delta",
-                "item_id": "msg_9",
-                "output_index": 9,
-                "content_index": 0,
-                "delta": "more",
-            }
-        ),
+        inserted(text_delta(item_id="msg_9", output_index=9, delta="more")),
         attrs.evolve(COMPLETED, heard="It is moresunny.", warnings=frozenset({"orphan", "mismatch"})),
         apis=("responses",),
     ),
@@ -1071,44 +1026,24 @@ TOOLS = [
         "tool-bad-arguments",
         "a tool is called with half of its arguments",
         calling("get_weather", '{"city": "Par'),
-        attrs.evolve(COMPLETED, tool="does not run"),
+        UNCALLED,
     ),
-    fault(
-        "tool-wrong-arguments",
-        "with arguments that do not fit",
-        calling("get_weather", '{"city": 5}'),
-        attrs.evolve(COMPLETED, tool="does not run"),
-    ),
+    fault("tool-wrong-arguments", "with arguments that do not fit", calling("get_weather", '{"city": 5}'), UNCALLED),
     fault(
         "tool-repeated-key",
         "with a key that stands there twice",
         calling("get_weather", '{"city": "a", "city": "b"}'),
-        attrs.evolve(COMPLETED, tool="does not run"),
+        UNCALLED,
+    ),
+    fault("tool-list", "with a list", calling("get_weather", '["Paris"]'), UNCALLED),
+    fault(
+        "tool-deep", "with JSON that is 10,000 deep", calling("get_weather", '{"city": HERE}', deep(10_000)), UNCALLED
     ),
     fault(
-        "tool-list", "with a list", calling("get_weather", '["Paris"]'), attrs.evolve(COMPLETED, tool="does not run")
+        "tool-number", "with an integer of 10,000 digits", calling("get_weather", '{"city": HERE}', DIGITS), UNCALLED
     ),
-    fault(
-        "tool-deep",
-        "with JSON that is 10,000 deep",
-        calling("get_weather", '{"city": HERE}', deep(10_000)),
-        attrs.evolve(COMPLETED, tool="does not run"),
-    ),
-    fault(
-        "tool-number",
-        "with an integer of 10,000 digits",
-        calling("get_weather", '{"city": HERE}', DIGITS),
-        attrs.evolve(COMPLETED, tool="does not run"),
-    ),
-    fault(
-        "tool-unknown", "a tool that there is not", calling("rm_rf", "{}"), attrs.evolve(COMPLETED, tool="does not run")
-    ),
-    fault(
-        "tool-dunder",
-        "a name of Python's own",
-        calling("__class__", "{}"),
-        attrs.evolve(COMPLETED, tool="does not run"),
-    ),
+    fault("tool-unknown", "a tool that there is not", calling("rm_rf", "{}"), UNCALLED),
+    fault("tool-dunder", "a name of Python's own", calling("__class__", "{}"), UNCALLED),
 ]
 
 GROUPS: dict[str, list[Callable[[str], Fault]]] = {
