@@ -1,17 +1,23 @@
-"""Streams to run, sources that watch how they are treated, and the six faces of a run."""
+"""Streams to run, sources that watch how they are treated, the six faces of a run, and what is logged meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from eventflow import Dispatcher, Event, EventflowError, Run, signals
 
 JSON = dict[str, Any]
+H = TypeVar("H", bound=logging.Handler)
+
+DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""The marks that turn text around."""
 
 
 class Tick(Event, tag="tests.tick"):
@@ -309,3 +315,20 @@ def drive(face: str, items: Iterable[Any], flow: Dispatcher | None = None, **opt
         except BaseException as error:  # also a KeyboardInterrupt is an outcome
             raised = error
     return Outcome(runs[0], heard, given if "stream" in face else None, raised)
+
+
+# --- what is logged --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def attached(handler: H, name: str = "eventflow", level: int = logging.DEBUG) -> Iterator[H]:
+    """Let *handler* have what is logged under *name*, and below it, while the block lasts."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenarios import answer, body, call, closed, completed, created, delta, opened
+from scenarios import DIRECTION, answer, attached, body, call, closed, completed, created, delta, opened
 from servers import Server, raw, sse, status
 
 from eventflow import Client, Dispatcher, Event, EventflowError, HandlerFailed, Plugin, errors, signals
@@ -27,7 +27,7 @@ from eventflow_plugins import Log, Terminal, Tools, tool
 FORGED = "2026-01-01 INFO all is well"
 C0 = "".join(map(chr, range(0x20)))
 C1 = "".join(map(chr, range(0x7F, 0xA0)))
-MARKS = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+MARKS = DIRECTION + "\u2028\u2029"
 EVIL = f"\x1b]52;c;aGk=\x07\x1b]8;;http://a\x1b\\\x9b2J{C0}{C1}{MARKS}evil\n{FORGED}\r\n{FORGED}"
 
 
@@ -151,15 +151,8 @@ def log() -> Iterator[io.StringIO]:
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(logging.Formatter("LOG %(name)s %(message)s"))
-    root = logging.getLogger("eventflow")
-    before = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
+    with attached(handler):
         yield written
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(before)
 
 
 class Stops(Plugin):
@@ -229,15 +222,11 @@ def test_log_when_records_have_other_arguments(log: io.StringIO) -> None:
     seen: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = seen.append  # type: ignore[method-assign]
-    ours = logger("eventflow")
-    ours.addHandler(handler)
-    error = ValueError(EVIL)
-    try:
+    ours, error = logger("eventflow"), ValueError(EVIL)
+    with attached(handler):
         ours.error("%s of %d", EVIL, 3, exc_info=error)
         ours.info("%(a)s", {"a": 1})
         ours.info("plain")
-    finally:
-        ours.removeHandler(handler)
     assert seen[0].exc_info == (ValueError, error, None)
     check(log.getvalue())
     assert [record.getMessage() for record in seen] == [f"{printable(EVIL)} of 3", "1", "plain"]

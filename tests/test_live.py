@@ -909,6 +909,59 @@ def is_delta(event: Event) -> bool:
     return isinstance(event, TextDelta)
 
 
+def failing(leaving: Leaving) -> tuple[Dispatcher, list[Run]]:
+    """A handler raises."""
+    flow, runs = Dispatcher(), list[Run]()
+
+    @flow.on(TextDelta)
+    def fail(event: TextDelta, run: Run) -> None:
+        runs.append(run)
+        leaving.now()
+        raise Boom
+
+    return flow, runs
+
+
+def cancelling(leaving: Leaving) -> Dispatcher:
+    """A handler cancels the run."""
+    flow = Dispatcher()
+
+    @flow.on(TextDelta)
+    def cancel(event: TextDelta, run: Run) -> None:
+        leaving.now()
+        run.cancel()
+
+    return flow
+
+
+def cancelling_from_a_thread(leaving: Leaving) -> tuple[Dispatcher, list[threading.Timer]]:
+    """Another thread does, which waits a moment."""
+    flow, timers = Dispatcher(), list[threading.Timer]()
+
+    @flow.on(TextDelta)
+    def soon(event: TextDelta, run: Run) -> None:
+        def cancel() -> None:
+            leaving.now()
+            run.cancel()
+
+        timers.append(threading.Timer(0.05, cancel))
+        timers[0].start()
+
+    return flow, timers
+
+
+def noting() -> tuple[Dispatcher, list[Run], anyio.Event]:
+    """A handler tells that the run is under way."""
+    flow, runs, heard = Dispatcher(), list[Run](), anyio.Event()
+
+    @flow.on(TextDelta)
+    def note(event: TextDelta, run: Run) -> None:
+        runs.append(run)
+        heard.set()
+
+    return flow, runs, heard
+
+
 def _break(leaving: Leaving, source: Any) -> Run:
     stream = Dispatcher().stream(source)
     for event in stream:
@@ -946,14 +999,7 @@ def _raise_in_loop(leaving: Leaving, source: Any) -> Run:
 
 
 def _raise_in_handler(leaving: Leaving, source: Any) -> Run:
-    flow, runs = Dispatcher(), list[Run]()
-
-    @flow.on(TextDelta)
-    def fail(event: TextDelta, run: Run) -> None:
-        runs.append(run)
-        leaving.now()
-        raise Boom
-
+    flow, runs = failing(leaving)
     with pytest.raises(Boom):
         flow.run(source)
     return runs[0]
@@ -1002,28 +1048,11 @@ def _interrupt_in_wait(leaving: Leaving, source: Any) -> Run:
 
 
 def _cancel_in_handler(leaving: Leaving, source: Any) -> Run:
-    flow = Dispatcher()
-
-    @flow.on(TextDelta)
-    def cancel(event: TextDelta, run: Run) -> None:
-        leaving.now()
-        run.cancel()
-
-    return flow.run(source)
+    return cancelling(leaving).run(source)
 
 
 def _cancel_from_a_thread(leaving: Leaving, source: Any) -> Run:
-    flow, timers = Dispatcher(), list[threading.Timer]()
-
-    @flow.on(TextDelta)
-    def soon(event: TextDelta, run: Run) -> None:
-        def cancel() -> None:
-            leaving.now()
-            run.cancel()
-
-        timers.append(threading.Timer(0.05, cancel))
-        timers[0].start()
-
+    flow, timers = cancelling_from_a_thread(leaving)
     run = flow.run(source)
     timers[0].join()
     return run
@@ -1105,14 +1134,7 @@ async def _araise_in_with(leaving: Leaving, source: Any) -> Run:
 
 
 async def _araise_in_handler(leaving: Leaving, source: Any) -> Run:
-    flow, runs = Dispatcher(), list[Run]()
-
-    @flow.on(TextDelta)
-    def fail(event: TextDelta, run: Run) -> None:
-        runs.append(run)
-        leaving.now()
-        raise Boom
-
+    flow, runs = failing(leaving)
     with pytest.raises(Boom):
         await flow.arun(source)
     return runs[0]
@@ -1158,14 +1180,7 @@ async def _acancel_scope_in_handler(leaving: Leaving, source: Any) -> Run:
 
 
 async def _acancel_task(leaving: Leaving, source: Any) -> Run:
-    flow, runs = Dispatcher(), list[Run]()
-    heard = asyncio.Event()
-
-    @flow.on(TextDelta)
-    def note(event: TextDelta, run: Run) -> None:
-        runs.append(run)
-        heard.set()
-
+    flow, runs, heard = noting()
     task = asyncio.create_task(flow.arun(source))
     await heard.wait()
     await asyncio.sleep(0.05)
@@ -1177,24 +1192,11 @@ async def _acancel_task(leaving: Leaving, source: Any) -> Run:
 
 
 async def _acancel_in_handler(leaving: Leaving, source: Any) -> Run:
-    flow = Dispatcher()
-
-    @flow.on(TextDelta)
-    def cancel(event: TextDelta, run: Run) -> None:
-        leaving.now()
-        run.cancel()
-
-    return await flow.arun(source)
+    return await cancelling(leaving).arun(source)
 
 
 async def _acancel_from_a_task(leaving: Leaving, source: Any) -> Run:
-    flow, runs = Dispatcher(), list[Run]()
-    heard = anyio.Event()
-
-    @flow.on(TextDelta)
-    def note(event: TextDelta, run: Run) -> None:
-        runs.append(run)
-        heard.set()
+    flow, runs, heard = noting()
 
     async def cancel() -> None:
         await heard.wait()
@@ -1208,17 +1210,7 @@ async def _acancel_from_a_task(leaving: Leaving, source: Any) -> Run:
 
 
 async def _acancel_from_a_thread(leaving: Leaving, source: Any) -> Run:
-    flow, timers = Dispatcher(), list[threading.Timer]()
-
-    @flow.on(TextDelta)
-    def soon(event: TextDelta, run: Run) -> None:
-        def cancel() -> None:
-            leaving.now()
-            run.cancel()
-
-        timers.append(threading.Timer(0.05, cancel))
-        timers[0].start()
-
+    flow, timers = cancelling_from_a_thread(leaving)
     run = await flow.arun(source)
     await anyio.to_thread.run_sync(timers[0].join)
     return run

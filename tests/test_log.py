@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import logging
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scenarios import DIRECTION, attached
 
 from eventflow import (
     Dispatcher,
@@ -46,7 +46,6 @@ from eventflow.events import FunctionCall, Message, Usage, decode_mapping
 from eventflow_plugins import Log
 
 RECORDED = sorted(Path(__file__).with_name("fixtures").glob("responses-*.sse"))
-DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class Tick(Event, tag="tests.log.tick"):
@@ -133,28 +132,14 @@ class Lines(logging.Handler):
 @pytest.fixture
 def heard() -> Iterator[Lines]:
     """What is logged under "tests.log"."""
-    with listening("tests.log") as lines:
+    with attached(Lines(), "tests.log") as lines:
         yield lines
-
-
-@contextlib.contextmanager
-def listening(name: str) -> Iterator[Lines]:
-    """What is logged under *name* while the block lasts."""
-    logger, lines = logging.getLogger(name), Lines()
-    level = logger.level
-    logger.addHandler(lines)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(lines)
-        logger.setLevel(level)
 
 
 @pytest.fixture
 def complaints() -> Iterator[Lines]:
     """What eventflow itself has to say."""
-    with listening("eventflow") as lines:
+    with attached(Lines()) as lines:
         yield lines
 
 
@@ -196,7 +181,7 @@ def test_every_line_of_a_file_is_one_harmless_line_of_json(events: list[Event], 
 @given(st.lists(wire_events | own_events, max_size=5), st.none() | st.integers(1, 300))
 def test_every_log_record_is_one_harmless_line(events: list[Event], most: int | None) -> None:
     """It begins with the run, whatever the texts, can be encoded, and is not interpreted as a format."""
-    with listening("tests.log.harmless") as heard:
+    with attached(Lines(), "tests.log.harmless") as heard:
         run = sent(events, Log(logger="tests.log.harmless", max_chars=most))
     assert len(heard.lines) == len(events) + 2
     for line, record in zip(heard.lines, heard.records, strict=True):
@@ -333,7 +318,7 @@ def test_max_chars_is_of_the_field_when_lines_are_for_people(heard: Lines) -> No
 )
 def test_lines_go_to_the_logger_that_is_given(logger: Any, name: str) -> None:
     """A name, a logger or an adapter; by default "eventflow.events"."""
-    with listening(name) as heard:
+    with attached(Lines(), name) as heard:
         sent([TextDelta(delta="a")], Log(logger=logger, level="warning"))
     assert [record.levelno for record in heard.records] == [logging.WARNING] * 3
     assert {record.name for record in heard.records} == {name}

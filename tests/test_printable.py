@@ -9,10 +9,9 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scenarios import DIRECTION
 
 from eventflow.printable import printable
-
-DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def anything() -> st.SearchStrategy[str]:

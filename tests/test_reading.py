@@ -946,15 +946,18 @@ def test_asyncio_alarm_when_it_rings_while_a_handler_works_is_set_again() -> Non
     asyncio.run(main())
 
 
+class Stubborn(AsyncWatched):
+    """Makes an error of its own of a wait that is cut."""
+
+    async def __anext__(self) -> Any:
+        try:
+            return await super().__anext__()
+        except asyncio.CancelledError:
+            raise OSError("cancelled") from None
+
+
 def test_asyncio_task_when_a_wait_was_cut_is_not_cancelled() -> None:
     """The cancellation that ended the wait is taken back, also where the source made something else of it."""
-
-    class Stubborn(AsyncWatched):
-        async def __anext__(self) -> Any:
-            try:
-                return await super().__anext__()
-            except asyncio.CancelledError:
-                raise OSError("cancelled") from None
 
     async def main() -> None:
         task = asyncio.current_task()
@@ -970,13 +973,6 @@ def test_asyncio_task_when_a_wait_was_cut_is_not_cancelled() -> None:
 
 def test_async_source_when_it_fails_because_it_was_cut_is_a_timeout() -> None:
     """A source that makes an error of its own of the cut ends with the timer, as a sync one does."""
-
-    class Stubborn(AsyncWatched):
-        async def __anext__(self) -> Any:
-            try:
-                return await super().__anext__()
-            except asyncio.CancelledError:
-                raise OSError("cancelled") from None
 
     async def main() -> None:
         run = await Dispatcher(timeouts=Timeouts(idle=0.05)).arun(Stubborn(STREAM[:3], hang=True), check=False)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.errors import LiveError
 from rich.live import Live
+from scenarios import DIRECTION
 from strategies import wire_events
 
 from eventflow import (
@@ -54,7 +55,6 @@ from eventflow.events import (
 from eventflow.events import WebSearchCall as Search
 from eventflow_plugins import Terminal
 
-DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 HOSTILE = "\x00\x07\b\n\r\t\x1b\x7f\x85\x9b\x9d\u2028\u2029\ud800]52;c;[2J" + DIRECTION
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

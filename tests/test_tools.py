@@ -25,6 +25,7 @@ from scenarios import (
     AsyncWatched,
     Watched,
     answer,
+    attached,
     call,
     closed,
     completed,
@@ -76,17 +77,8 @@ def lines(level: int = logging.INFO) -> Generator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             found.append(record.getMessage())
 
-    logger, handler = logging.getLogger("eventflow.tools"), Lines(level)
-    logger.addHandler(handler)
-    before, propagate = logger.level, logger.propagate
-    logger.setLevel(level)
-    logger.propagate = False
-    try:
+    with attached(Lines(level), "eventflow.tools", level):
         yield found
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-        logger.propagate = propagate
 
 
 def free(slots: Slots) -> bool:
