@@ -18,7 +18,6 @@ from eventflow import events as ef
 from eventflow.errors import UsageError
 from eventflow.plugin import instantiate
 from eventflow_plugins import Usage
-from eventflow_plugins import usage as module
 from eventflow_plugins.usage import Spread, Tokens, Totals
 
 TOLD = ef.Usage(
@@ -159,7 +158,8 @@ gaps = st.lists(st.sampled_from([0.0, 1e-7, 1e-6, 0.5, 2e9]) | st.floats(0, 1e3)
 def test_gaps_when_there_are_many(values: list[float], batch: int) -> None:
     """Exact while few; beyond, within 1 % of the nearest rank, and the largest and the count exact."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BATCH", batch)
+        for module in ("spread", "usage"):
+            patch.setattr(f"eventflow_plugins.{module}.FEW", batch)
         times = [0.0]
         for value in values:
             times.append(times[-1] + value)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
-import math
 import operator
 import threading
 import time
@@ -32,14 +29,10 @@ from eventflow.events import (
     TextDelta,
 )
 from eventflow.events import Usage as Counted
+from eventflow_plugins.spread import FEW, Histogram, Spread
 
 __all__ = ["Spread", "Tokens", "Totals", "Usage"]
 
-_BATCH: Final = 4096  # times of deltas kept as they are; more than these are counted by size
-_PRECISION: Final = 0.01  # of a value counted by its size: half of a bucket's width
-_BASE: Final = (1 + _PRECISION) / (1 - _PRECISION)
-_SMALLEST: Final = 1e-6  # seconds; what is shorter counts as none
-_LARGEST: Final = 1e9  # seconds: with it there are 1,729 buckets
 _UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 # What the model gives, piece by piece.
@@ -90,99 +83,6 @@ class Tokens:
         return "tokens: " + (", ".join(shown) or "not told")
 
 
-@attrs.frozen
-class Spread:
-    """How values in seconds are spread.
-
-    Attributes:
-        count: How many there are.
-        p50: Half of them are no larger; None where there is none.
-        p99: 99 of 100 are no larger.
-        max: The largest, exactly.
-    """
-
-    count: int = 0
-    p50: float | None = None
-    p99: float | None = None
-    max: float | None = None
-
-
-class _Histogram:
-    """Values in seconds: exact while they are few, by size when they are many.
-
-    A percentile is one of the values (the nearest rank) while there are at most 4,096; beyond that it is within 1 % of
-    it, and what is shorter than a microsecond counts as 0.
-    """
-
-    __slots__ = ("buckets", "count", "few", "maximum")
-
-    def __init__(self) -> None:
-        self.few: list[float] = []
-        self.buckets: Counter[int] = Counter()  # by the power of the base that is their upper end
-        self.count = 0
-        self.maximum = 0.0
-
-    def add(self, values: list[float]) -> None:
-        if not values:
-            return
-        self.count += len(values)
-        self.maximum = max(self.maximum, *values)
-        self.few += values
-        if len(self.few) > _BATCH or self.buckets:
-            self._sort_in(sorted(self.few))
-            self.few = []
-
-    def merge(self, other: _Histogram) -> None:
-        self.add(other.few)
-        if other.buckets:
-            self._sort_in(sorted(self.few))
-            self.few = []
-            self.buckets.update(other.buckets)
-            self.count += other.count - len(other.few)
-            self.maximum = max(self.maximum, other.maximum)
-
-    def copy(self) -> _Histogram:
-        copied = _Histogram()
-        copied.merge(self)
-        return copied
-
-    def spread(self) -> Spread:
-        if not self.count:
-            return Spread()
-        if not self.buckets:
-            few = sorted(self.few)
-            return Spread(self.count, few[_rank(0.5, self.count)], few[_rank(0.99, self.count)], self.maximum)
-        return Spread(self.count, self._at(_rank(0.5, self.count)), self._at(_rank(0.99, self.count)), self.maximum)
-
-    def _sort_in(self, values: list[float]) -> None:
-        """Count sorted values: one search for each bucket that they are in."""
-        place = bisect.bisect_left(values, _SMALLEST)
-        if place:
-            self.buckets[_bucket(_SMALLEST) - 1] += place
-        while place < len(values):
-            bucket = _bucket(min(values[place], _LARGEST))
-            end = max(place + 1, bisect.bisect_right(values, _BASE**bucket, place))
-            end = end if values[place] < _LARGEST else len(values)
-            self.buckets[bucket] += end - place
-            place = end
-
-    def _at(self, rank: int) -> float:
-        buckets = sorted(self.buckets)
-        upto = list(itertools.accumulate(self.buckets[bucket] for bucket in buckets))
-        bucket = buckets[bisect.bisect_right(upto, rank)]
-        if bucket < _bucket(_SMALLEST):
-            return 0.0
-        return min(self.maximum, 2 * _BASE**bucket / (_BASE + 1))  # the middle: as far from one end as the other
-
-
-def _bucket(value: float) -> int:
-    return math.ceil(math.log(value, _BASE))
-
-
-def _rank(part: float, count: int) -> int:
-    return math.ceil(part * count) - 1
-
-
 class Totals:
     """What runs come to together. Any number of runs in any threads add to it; it may be read at any time."""
 
@@ -193,7 +93,7 @@ class Totals:
         self._deltas = 0
         self._duration = 0.0
         self._timed = (0, 0.0)  # tokens, and the seconds that they took
-        self._spreads = {name: _Histogram() for name in ("gaps", "event", "text", "reasoning")}
+        self._spreads = {name: Histogram() for name in ("gaps", "event", "text", "reasoning")}
 
     def __repr__(self) -> str:
         return f"<Totals: {self.summary()}>"
@@ -269,7 +169,7 @@ class Totals:
             values = self._spreads[name].copy()
         return values.spread()
 
-    def _add(self, usage: Usage, status: str, gaps: _Histogram) -> None:
+    def _add(self, usage: Usage, status: str, gaps: Histogram) -> None:
         """A run is over."""
         tokens, span = usage.tokens, usage.span
         with self._lock:
@@ -318,7 +218,7 @@ class Usage(Plugin):
     _familiar: set[type[Event]] = state(factory=set[type[Event]])  # delta classes whose first one has come
     _times: list[float] = state(factory=list[float])  # of deltas; the last one counted, and those after it
     _counted: int = state(default=0)
-    _gaps: _Histogram = state(factory=_Histogram)
+    _gaps: Histogram = state(factory=Histogram)
 
     def __attrs_post_init__(self) -> None:
         if not callable(self.clock):
@@ -415,7 +315,7 @@ class Usage(Plugin):
         if type(event) in self._familiar:
             times = self._times
             times.append(self.clock())
-            if len(times) > _BATCH:
+            if len(times) > FEW:
                 self._count()
         else:
             self._hear_other(event)
@@ -432,7 +332,7 @@ class Usage(Plugin):
             if getattr(event, "delta"):  # noqa: B009  # of every class in the table; some servers begin with an empty one
                 self._firsts.setdefault(kind, since)
                 self._familiar.add(type(event))
-            if len(self._times) > _BATCH:
+            if len(self._times) > FEW:
                 self._count()
         elif isinstance(event, LifecycleEvent):
             response: Response = getattr(event, "response")  # noqa: B009  # a field of every subclass
@@ -445,7 +345,7 @@ class Usage(Plugin):
         self._counted += len(self._times) - 1
         del self._times[:-1]
 
-    def _all_gaps(self) -> _Histogram:
+    def _all_gaps(self) -> Histogram:
         gaps = self._gaps.copy()
         gaps.add(_differences(self._times))
         return gaps
