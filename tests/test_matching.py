@@ -12,7 +12,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventflow.errors import UsageError
-from eventflow_plugins import matching
 from eventflow_plugins.matching import Pattern, Patterns, Scan
 
 # --- the reference: `re` over the whole text -------------------------------------------------------------------------
@@ -223,7 +222,8 @@ def test_patterns_when_a_text_would_make_others_slow() -> None:
 
 def test_patterns_when_a_text_invents_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is thrown away when it gets too much, by threads at the same time too; and nothing changes."""
-    monkeypatch.setattr(matching, "_MAX_KEPT", 20)
+    for module in ("automaton", "matching"):
+        monkeypatch.setattr(f"eventflow_plugins.{module}.MAX_KEPT", 20)
     patterns = compiled(r"\w{2}-\w", r"b.d")
     text = "".join(map(chr, range(0x4E00, 0x4E80))) + "ab-c bcd " * 20
     want, failures = reference([r"\w{2}-\w", r"b.d"], text), list[str]()
