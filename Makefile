@@ -11,7 +11,7 @@ INSTALL := -m pip --quiet --disable-pip-version-check install
 SANS_IO := eventflow/errors.py,eventflow/limits.py,eventflow/plain.py,eventflow/sse.py,eventflow/partial_json.py,eventflow/pieces.py,eventflow/events/*
 SANS_IO := $(SANS_IO),eventflow/wires/*,eventflow/open_item.py,eventflow/sdks.py,eventflow/snapshot.py
 SANS_IO := $(SANS_IO),eventflow/routing.py,eventflow/rewriting.py,eventflow/plan.py,eventflow/pipeline.py,eventflow/engine.py
-SANS_IO := $(SANS_IO),eventflow/chain.py,eventflow/outcome.py,eventflow/sequence.py,eventflow/printable.py
+SANS_IO := $(SANS_IO),eventflow/marks.py,eventflow/chain.py,eventflow/outcome.py,eventflow/sequence.py,eventflow/printable.py
 SANS_IO := $(SANS_IO),eventflow/timers.py,eventflow/schema.py,eventflow/request.py,eventflow/json_array.py,eventflow/providers/*
 SANS_IO := $(SANS_IO),eventflow/testing/frames.py,eventflow/testing/order.py
 

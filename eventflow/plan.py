@@ -16,7 +16,8 @@ import attrs
 
 from eventflow.errors import PluginError, UsageError
 from eventflow.events import Event, UnknownEvent
-from eventflow.plugin import Mark, Matches, Plugin, class_of, marked_methods
+from eventflow.marks import Mark, Matches, marked_methods
+from eventflow.plugin import Plugin, class_of
 from eventflow.rewriting import Rewriter
 from eventflow.routing import Handler, is_async, required_arguments
 

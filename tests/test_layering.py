@@ -21,10 +21,10 @@ LAYERS = (  # lowest first; a module imports from lower ones only. A package is 
     {"printable"},
     {"errors", "logs", "plain", "waiting"},
     {"signals"},
-    {"events", "json_array", "limits", "partial_json", "pieces", "sequence", "sse", "timers"},
+    {"discovery", "events", "json_array", "limits", "partial_json", "pieces", "sequence", "sse", "timers"},
     {"http", "jobs", "open_item", "outcome", "routing", "sdks", "wires"},
     {"snapshot"},
-    {"providers", "schema", "sources"},
+    {"marks", "providers", "schema", "sources"},
     {"plugin", "request", "rewriting"},
     {"background", "pipeline", "plan"},
     {"chain"},
@@ -48,19 +48,8 @@ LATE = {  # imported within a function, because the design has them know what st
     ("pipeline", "dispatcher"),  # pipeline.run(source)
 }
 SANS_IO = {"errors", "events", "limits", "partial_json", "sequence", "sse", "outcome", "routing", "snapshot", "wires"}
-SANS_IO |= {
-    "rewriting",
-    "plan",
-    "chain",
-    "engine",
-    "timers",
-    "schema",
-    "json_array",
-    "open_item",
-    "pieces",
-    "plain",
-    "providers",
-}
+SANS_IO |= {"rewriting", "plan", "chain", "engine", "timers", "schema", "json_array", "plain", "providers", "marks"}
+SANS_IO |= {"open_item", "pieces", "sdks"}
 PURE = {"eventflow.testing.frames", "eventflow.testing.order"}  # in a package of faces
 LOCK = ("threading", "RLock")
 FACES_ONLY = {"anyio", "asyncio", "httpx", "io", "os", "pathlib", "select", "socket", "ssl", "threading", "time"}
