@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import attrs
 
@@ -44,25 +43,15 @@ from eventflow.events import (
 from eventflow.limits import is_count
 from eventflow.printable import printable
 from eventflow.routing import Selects
+from eventflow_plugins.writer import CUT, Voice, Writer, console_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eventflow_plugins.board import Board
-
 __all__ = ["Terminal"]
 
-Voice: TypeAlias = Literal["text", "reasoning", "refusal"]
-Part: TypeAlias = tuple[object, ...]
-"""Which text: its item, and its place in it."""
-
-_CUT: Final = 1000  # characters of a line that is not the answer itself
 _BOARD_CUT: Final = 300  # of one that stands for a while, and is cut to the terminal's width
-_MARKS: Final[dict[Voice, str]] = {"text": "", "reasoning": "| ", "refusal": "! "}
-_VOICES: Final[dict[Voice, str]] = {"text": "", "reasoning": "dim", "refusal": "yellow"}
-_CODES: Final = {"dim": 2, "red": 31, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36}  # ECMA-48, SGR
 _CALLS: Final = (FunctionCall, CustomToolCall, McpCall)  # what a `ToolCall` follows
-_CLOSED: Final = "Terminal cannot write: its output is closed; close it after the last run, or give another one"
 _UNENCODABLE: Final = (TypeError, ValueError, RecursionError)  # somebody's own object in a field of free JSON
 
 
@@ -132,12 +121,7 @@ class Terminal(Plugin):
     timing: bool = attrs.field(default=True, kw_only=True)
     began: float | None = attrs.field(default=None, kw_only=True)
 
-    _file: TextIO | None = state(default=None)
-    _styled: bool = state(default=False)
-    _board: Board | None = state(default=None)  # where lines can change
-    _fresh: bool = state(default=True)  # at the start of a line
-    _speaking: tuple[Voice, Part] | None = state(default=None)  # whose text is being written
-    _heard: dict[tuple[Voice, Part], list[str]] = state(factory=dict[tuple[Voice, Part], list[str]])
+    _writer: Writer = state(factory=Writer)
     _whole: Response | None = state(default=None)  # as the terminal event told it
     _items: list[OutputItem] = state(factory=list[OutputItem])
     _places: dict[object, _Call] = state(factory=dict[object, _Call])  # by item, until a call is complete
@@ -164,40 +148,32 @@ class Terminal(Plugin):
     def start(self, run: Run) -> None:
         """Look at the output: what it is, is known now."""
         self._start = time.monotonic() if self.began is None else self.began
-        console = _console_of(self.output, self.width)
-        if console is None:
-            return
-        self._file = cast("TextIO", console.file)
-        able = console.is_terminal and not console.is_dumb_terminal and not console.legacy_windows
-        self._styled = (able and not console.no_color) if self.colour is None else self.colour
-        if able and self.live and not self.everything:
-            from eventflow_plugins.board import Board
-
-            self._board = Board(console, self._standing)
+        console = console_of(self.output, self.width)
+        standing = self._standing if self.live and not self.everything else None
+        self._writer = Writer(console, colour=self.colour, standing=standing)
 
     def stop(self, run: Run) -> None:
         """Show what only the whole response told, what was odd, and how it ended."""
-        if self._file is None:
+        if not self._writer.writes:
             return
         for call in self._open:
             self._tell_call(call)
         self._places, self._calls, self._open = {}, {}, ()
         if run.status == "cancelled" or not run.events:
-            self._end_line()
+            self._writer.end_line()
             return
         self._tell_rest()
         for oddity in run.warnings:
-            self._line("warning", str(oddity), "yellow")
-        self._end_line()
+            self._writer.line("warning", str(oddity), "yellow")
         good = run.status in ("completed", "incomplete")
-        self._write(self._style(printable(self._summary(run)), "green" if good else "red") + "\n")
+        self._writer.conclude(self._summary(run), "green" if good else "red")
 
     def _tell_rest(self) -> None:
         """The texts that came in no other way than as a whole."""
         whole = self._whole if self._whole is not None and self._whole.output else Response(output=tuple(self._items))
         if self.everything:
             return
-        heard = {voice for voice, _ in self._heard}
+        heard = self._writer.voices
         texts: tuple[tuple[Voice, str], ...] = (
             ("reasoning", whole.reasoning_text),
             ("refusal", whole.refusal),
@@ -205,7 +181,7 @@ class Terminal(Plugin):
         )
         for voice, text in texts:
             if voice not in heard:
-                self._say(voice, ("whole",), text)
+                self._writer.say(voice, ("whole",), text)
 
     def _summary(self, run: Run) -> str:
         response = run.response
@@ -239,21 +215,21 @@ class Terminal(Plugin):
                 self._last = time.monotonic()
                 if self._first is None:
                     self._first = self._last
-                self._say("text", (_item(event), event.content_index), event.delta)
+                self._writer.say("text", (_item(event), event.content_index), event.delta)
             case ReasoningTextDelta():
-                self._say("reasoning", (_item(event), event.content_index), event.delta)
+                self._writer.say("reasoning", (_item(event), event.content_index), event.delta)
             case ReasoningSummaryTextDelta():
-                self._say("reasoning", (_item(event), "summary", event.summary_index), event.delta)
+                self._writer.say("reasoning", (_item(event), "summary", event.summary_index), event.delta)
             case RefusalDelta():
-                self._say("refusal", (_item(event), event.content_index), event.delta)
+                self._writer.say("refusal", (_item(event), event.content_index), event.delta)
             case TextDone():
-                self._say_whole("text", (_item(event), event.content_index), event.text)
+                self._writer.say_whole("text", (_item(event), event.content_index), event.text)
             case ReasoningTextDone():
-                self._say_whole("reasoning", (_item(event), event.content_index), event.text)
+                self._writer.say_whole("reasoning", (_item(event), event.content_index), event.text)
             case ReasoningSummaryTextDone():
-                self._say_whole("reasoning", (_item(event), "summary", event.summary_index), event.text)
+                self._writer.say_whole("reasoning", (_item(event), "summary", event.summary_index), event.text)
             case RefusalDone():
-                self._say_whole("refusal", (_item(event), event.content_index), event.refusal)
+                self._writer.say_whole("refusal", (_item(event), event.content_index), event.refusal)
             case _:
                 self._show_other(event)
 
@@ -265,10 +241,10 @@ class Terminal(Plugin):
                 self._progressed(event)
             case ToolOutput():
                 self._answered(event)
-            case OutputItemAdded(item=item) if self._board is not None and isinstance(item, _CALLS):
+            case OutputItemAdded(item=item) if self._writer.changes and isinstance(item, _CALLS):
                 self._place(_Call(_name_of(item), time.monotonic()), (item.id, event.output_index))
             case FunctionCallArgumentsDelta() | CustomToolCallInputDelta() | McpCallArgumentsDelta() if (
-                self._board is not None
+                self._writer.changes
             ):
                 call = self._places.get(event.item_id) or self._places.get(event.output_index)
                 if call is not None and len(call.arguments) < _BOARD_CUT:
@@ -280,29 +256,30 @@ class Terminal(Plugin):
                 elif isinstance(item, McpCall):
                     self._outcome = "ok" if item.error is None and item.status != "failed" else "error"
                 elif not isinstance(item, _CALLS):
-                    self._line(item.type, " ".join(filter(None, (item.status, item.id))), "cyan")
+                    self._writer.line(item.type, " ".join(filter(None, (item.status, item.id))), "cyan")
             case StreamError():
-                self._line("error", ": ".join(filter(None, (event.code, event.message))), "red")
+                self._writer.line("error", ": ".join(filter(None, (event.code, event.message))), "red")
             case ResponseFailed():
                 self._whole = event.response
                 fault = event.response.error
                 said = (fault.code, fault.message) if fault is not None else ()
-                self._line(event.type, ": ".join(filter(None, said)), "red")
+                self._writer.line(event.type, ": ".join(filter(None, said)), "red")
             case ResponseCompleted() | ResponseIncomplete() if not self.everything:
                 self._whole = event.response
             case HandlerFailed():
-                self._line(event.type, f"{event.handler}: {type(event.error).__name__}: {event.error}", "red")
+                self._writer.line(event.type, f"{event.handler}: {type(event.error).__name__}: {event.error}", "red")
             case _:
                 if self.everything or isinstance(event, UnknownEvent):
-                    self._line(event.type, _fields_of(event), "magenta")
-        self._raise_board()
+                    self._writer.line(event.type, _fields_of(event), "magenta")
+        if self._open:
+            self._writer.stand()
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def _place(self, call: _Call, places: tuple[object, ...]) -> None:
         self._places.update({place: call for place in places if place is not None})
         self._open = (*self._open, call)
-        self._end_line()
+        self._writer.end_line()
 
     def _called(self, event: ToolCall) -> None:
         """A call is complete: a line that stays, or one on the board until its tool has run."""
@@ -313,11 +290,11 @@ class Terminal(Plugin):
         self._open = tuple(other for other in self._open if other is not begun)
         if event.kind == "mcp":  # the provider itself has run it
             self._tell_call(call, f" -> {self._outcome}", "red" if self._outcome == "error" else "cyan")
-        elif self._board is None:
+        elif not self._writer.changes:
             self._tell_call(call)
         else:
             self._open = (*self._open, call)
-            self._end_line()
+            self._writer.end_line()
         self._calls[event.call_id] = call
 
     def _progressed(self, event: ToolProgress) -> None:
@@ -326,7 +303,7 @@ class Terminal(Plugin):
         if call is not None and call in self._open:
             call.progress = progress[:_BOARD_CUT]
         else:
-            self._line("tool", f"{event.name or (call.name if call else event.call_id)}: {progress}", "cyan")
+            self._writer.line("tool", f"{event.name or (call.name if call else event.call_id)}: {progress}", "cyan")
 
     def _answered(self, event: ToolOutput) -> None:
         """The tool has run: the last line of its call."""
@@ -339,117 +316,22 @@ class Terminal(Plugin):
             self._tell_call(call, ending, "cyan" if good else "red")
         else:
             name = event.name or (call.name if call is not None else event.call_id or "")
-            self._line("tool", name + ending, "cyan" if good else "red")
+            self._writer.line("tool", name + ending, "cyan" if good else "red")
 
     def _tell_call(self, call: _Call, ending: str = "", style: str = "cyan") -> None:
         cut = f"{call.name} {call.arguments}"
-        room = max(_CUT - len(ending), _CUT // 2)
+        room = max(CUT - len(ending), CUT // 2)
         cut = cut if len(cut) <= room else cut[:room] + "…"
-        self._line("tool", cut + (" (incomplete)" if call.state == "arguments" else ending), style)
+        self._writer.line("tool", cut + (" (incomplete)" if call.state == "arguments" else ending), style)
 
-    def _standing(self) -> list[tuple[str, str]]:
-        """The lines of the board, with their styles. Called from its thread."""
+    def _standing(self) -> list[str]:
+        """The lines that change: the calls under way. Called from the thread that draws them."""
         now = time.monotonic()
         lines: list[str] = []
         for call in self._open:
             at = f"{call.state} {now - call.since:.0f} s" + (f": {call.progress}" if call.progress else "")
             lines.append(printable(f"[tool] {call.name} {at} {call.arguments[:_BOARD_CUT]}".rstrip()))
-        return [(line, "cyan" if self._styled else "") for line in lines]
-
-    def _raise_board(self) -> None:
-        """Show the calls under way, unless a text is being written there."""
-        if self._board is not None and self._open and self._fresh and self._speaking is None:
-            self._guarded(self._board.show)
-
-    # --- writing -----------------------------------------------------------------------------------------------------
-
-    def _say(self, voice: Voice, part: Part, text: str) -> None:
-        """The next piece of a text."""
-        if not text:
-            return
-        if self._speaking != (voice, part):
-            self._end_line()
-            self._speaking = (voice, part)
-        self._heard.setdefault((voice, part), []).append(text)
-        mark, shown = _MARKS[voice], printable(text, newlines=True)
-        if mark:
-            lines = [mark + line if fresh else line for fresh, line in _lines(shown, self._fresh)]
-            shown = "".join(lines)
-        self._fresh = shown.endswith("\n")
-        self._write(self._style(shown, _VOICES[voice]))
-
-    def _say_whole(self, voice: Voice, part: Part, text: str) -> None:
-        """A text is complete: show what has not come in deltas, or all of it where they said something else."""
-        heard = "".join(self._heard.get((voice, part), ()))
-        if text.startswith(heard):
-            self._say(voice, part, text[len(heard) :])
-        else:
-            self._end_line()
-            self._heard[voice, part] = []
-            self._say(voice, part, text)
-
-    def _line(self, label: str, text: str, style: str) -> None:
-        self._end_line()
-        cut = text[:_CUT] + "…" if len(text) > _CUT else text
-        self._write(self._style(f"[{printable(label)}]", style) + (f" {printable(cut)}\n" if cut else "\n"))
-
-    def _end_line(self) -> None:
-        """Go to the start of a line."""
-        if not self._fresh:
-            self._fresh = True
-            self._write("\n")
-        self._speaking = None
-
-    def _style(self, text: str, style: str) -> str:
-        return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._styled and style else text
-
-    def _write(self, text: str) -> None:
-        """Write at once."""
-        if self._board is not None and self._board.stands:
-            self._guarded(self._board.hide)
-        if self._file is not None:
-            self._guarded(self._put, text)
-
-    def _put(self, text: str) -> None:
-        file = cast("TextIO", self._file)
-        try:
-            file.write(text)
-        except UnicodeEncodeError:  # a locale that lacks a character must not end a stream
-            encoding = file.encoding or "ascii"
-            file.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        file.flush()
-
-    def _guarded(self, act: Any, *arguments: Any) -> None:
-        try:
-            act(*arguments)
-        except ValueError as error:
-            self._file = self._board = None
-            raise PluginError(_CLOSED) from error
-        except OSError:
-            self._file = self._board = None  # nothing more is tried: `stop` would fail as well
-            raise
-
-
-def _console_of(output: TextIO | Console | None, width: int | None) -> Console | None:
-    """The console to write to; None where stdout is closed."""
-    from rich.console import Console
-
-    if isinstance(output, Console):
-        return output
-    file = sys.stdout if output is None else output
-    if file is None:
-        return None
-    if getattr(file, "closed", False):
-        raise PluginError(_CLOSED)
-    # told by itself, for rich takes a pipe for a terminal where the environment asks for colour
-    terminal = bool(getattr(file, "isatty", bool)())
-    return Console(file=file, width=width, force_terminal=terminal, highlight=False, emoji=False, markup=False)
-
-
-def _lines(text: str, fresh: bool) -> list[tuple[bool, str]]:
-    """The lines of *text*, and whether each begins one."""
-    lines = text.splitlines(keepends=True)
-    return [(fresh or index > 0, line) for index, line in enumerate(lines)]
+        return lines
 
 
 def _item(event: Any) -> object:
