@@ -30,6 +30,7 @@ from eventflow.providers.parameters import (
     on_host,
     text_of,
 )
+from eventflow.providers.responses import headers, query
 from eventflow.sse import Frame
 
 __all__ = ["body", "frames", "headers", "path", "query"]
@@ -55,16 +56,6 @@ _FUNCTION = ("name", "description", "parameters", "strict")
 def path(model: str, stream: bool) -> str:
     """Where requests go, behind the base address."""
     return "/chat/completions"
-
-
-def query(stream: bool) -> dict[str, str]:
-    """What the address ends with."""
-    return {}
-
-
-def headers(key: str | None) -> dict[str, str]:
-    """The key's header."""
-    return {} if key is None else {"authorization": f"Bearer {key}"}
 
 
 def body(parameters: Mapping[str, object], stream: bool, cannot: Cannot, base_url: str) -> dict[str, object]:
