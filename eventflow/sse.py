@@ -176,7 +176,6 @@ class Decoder:
 
         Raises:
             LimitExceeded: An earlier call met an event larger than `max_event_bytes`.
-            UsageError: *data* is no bytes.
         """
         if self.error is not None:
             raise self.error
