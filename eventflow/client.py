@@ -120,7 +120,7 @@ class Responses:
             text_format: A dataclass, attrs class, msgspec struct, TypedDict or pydantic model: the answer is asked for
                 in its schema, and ``response.parsed`` is one.
             parameters: Those of the API (``model``, ``input``, ``instructions``, ``tools``, ...); ``resume=True`` to
-                go on by itself after a cut, where the server can; ``timeouts`` for this request; ``extra_body``,
+                go on by itself after a cut, where the server can; ``timeout`` for this request; ``extra_body``,
                 ``extra_headers``, ``extra_query`` for what is not foreseen here. None leaves a parameter out.
 
         Raises:
@@ -162,7 +162,7 @@ class Responses:
             stream: True for its events, of a response that was created with ``background=True`` and ``stream=True``.
             starting_after: Leave out the events up to this ``sequence_number``.
             resume: Go on by itself after a cut.
-            options: ``timeouts``, ``extra_headers`` and ``extra_query``, as of `create`.
+            options: ``timeout``, ``extra_headers`` and ``extra_query``, as of `create`.
 
         Raises:
             EventflowError: As `create`; a response that failed is returned.
@@ -338,7 +338,7 @@ class _Base(abc.ABC, Generic[H]):
         api_key: str | Callable[[], str] | None = None,
         base_url: str | None = None,
         wire: str = "responses",
-        timeouts: Timeouts | None = None,
+        timeout: Timeouts | None = None,
         max_retries: int = 2,
         retry_timeouts: bool = False,
         headers: Mapping[str, str] | None = None,
@@ -353,7 +353,7 @@ class _Base(abc.ABC, Generic[H]):
             api_key=key,
             base_url=base_url,
             wire=wire,
-            timeouts=timeouts,
+            timeouts=timeout,
             max_retries=max_retries,
             retry_timeouts=retry_timeouts,
             headers=more,
@@ -388,7 +388,7 @@ class Client(_Base[HTTPClient]):
         base_url: Where the API begins; by default ``OPENAI_BASE_URL``, ``ANTHROPIC_BASE_URL`` or
             ``GOOGLE_GEMINI_BASE_URL``, or the provider's own address.
         wire: Whose API it is: ``responses``, ``chat``, ``anthropic`` or ``gemini``. Requests are made in its words.
-        timeouts: How long to wait.
+        timeout: How long to wait.
         max_retries: How often a request is sent again before its first event: on HTTP 408, 409, 429 and 5xx and on
             failed connections, after a growing pause or what the server asks for, up to 60 s.
         retry_timeouts: Whether to do so after timeouts too: a model that thinks long does not think faster then.

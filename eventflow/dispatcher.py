@@ -81,7 +81,7 @@ class Dispatcher:
             frames that nobody listens to are not parsed.
         strict: Raise `SequenceError` for missing or doubled events instead of noting them in ``run.warnings``.
         limits: What one stream may cost.
-        timeouts: How long to wait for a source. By default what the source itself says: `Timeouts` for HTTP responses,
+        timeout: How long to wait for a source. By default what the source itself says: `Timeouts` for HTTP responses,
             those of the client for its streams, nothing for files and iterables.
         clock: Gives seconds, never goes back; for tests.
     """
@@ -92,10 +92,10 @@ class Dispatcher:
         snapshot: bool = True,
         strict: bool = False,
         limits: Limits | None = None,
-        timeouts: Timeouts | None = None,
+        timeout: Timeouts | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._timeouts = timeouts
+        self._timeouts = timeout
         self._clock = clock
         self._snapshot = snapshot
         self._strict = strict

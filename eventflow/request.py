@@ -233,7 +233,7 @@ def _check_headers(name: str, headers: Mapping[str, str] | None) -> None:
 
 def _timeouts_of(given: Timeouts | None, otherwise: Timeouts) -> Timeouts:
     if given is not None and not isinstance(given, Timeouts):
-        raise UsageError(f"timeouts takes Timeouts(...), not {given!r}")
+        raise UsageError(f"timeout takes Timeouts(...), not {given!r}")
     return given if given is not None else otherwise
 
 
@@ -305,7 +305,7 @@ class CreateParameters(TypedDict, total=False):
     truncation: str | None
     user: str | None
     resume: bool  # go on by itself after a cut, where the server can
-    timeouts: Timeouts | None  # instead of the client's
+    timeout: Timeouts | None  # instead of the client's
     extra_body: Mapping[str, object] | None  # more of the body; it wins
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, object] | None
@@ -314,7 +314,7 @@ class CreateParameters(TypedDict, total=False):
 class RequestOptions(TypedDict, total=False):
     """What every other call takes."""
 
-    timeouts: Timeouts | None
+    timeout: Timeouts | None
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, object] | None
 
@@ -325,7 +325,7 @@ def create_call(
     stream: bool,
     text_format: type[Any] | None = None,
     resume: bool = False,
-    timeouts: Timeouts | None = None,
+    timeout: Timeouts | None = None,
     extra_body: Mapping[str, object] | None = None,
     extra_headers: Mapping[str, str] | None = None,
     extra_query: Mapping[str, object] | None = None,
@@ -363,7 +363,7 @@ def create_call(
         headers=_headers(headers, extra_headers, stream),
         body=_json(body),
         stream=stream,
-        timeouts=_timeouts_of(timeouts, settings.timeouts),
+        timeouts=_timeouts_of(timeout, settings.timeouts),
         resume=resume,
         conversation=conversation,
         parsed_as=text_format,
@@ -379,7 +379,7 @@ def response_call(
     stream: bool = False,
     starting_after: int | None = None,
     resume: bool = False,
-    timeouts: Timeouts | None = None,
+    timeout: Timeouts | None = None,
     extra_headers: Mapping[str, str] | None = None,
     extra_query: Mapping[str, object] | None = None,
 ) -> Call:
@@ -402,7 +402,7 @@ def response_call(
         url=settings.url(response_path(response_id) + action, {**query, **(extra_query or {})}),
         headers=_headers({}, extra_headers, stream),
         stream=stream,
-        timeouts=_timeouts_of(timeouts, settings.timeouts),
+        timeouts=_timeouts_of(timeout, settings.timeouts),
         resume=resume,
     )
 

@@ -386,7 +386,7 @@ def test_errors_when_in_a_later_turn_lose_nothing(face: str, what: str) -> None:
     threads = set(threading.enumerate())
     with Server(stream("Let me see.", tools=[CALL]), turn) as server:
         handlers = break_in_turn_two if what == "handler" else lambda agent: None
-        make = client_of(server, timeouts=Timeouts(idle=0.2))
+        make = client_of(server, timeout=Timeouts(idle=0.2))
         held = hold(face, make, plugins=(Tools([get_weather]),), handlers=handlers)
     result = held.result
     assert isinstance(held.error, kind)
@@ -409,7 +409,7 @@ def test_check_when_false_returns_what_servers_do(face: str, what: str) -> None:
     turn, kind, _ = SECOND_TURNS[what]
     with Server(stream(tools=[CALL]), turn) as server:
         handlers = break_in_turn_two if what == "handler" else lambda agent: None
-        make = client_of(server, timeouts=Timeouts(idle=0.2))
+        make = client_of(server, timeout=Timeouts(idle=0.2))
         held = hold(face, make, plugins=(Tools([get_weather]),), handlers=handlers, check=False)
     assert isinstance(held.result.error, kind)
     assert isinstance(held.error, Broken) == (what == "handler")

@@ -591,7 +591,7 @@ def test_stream_when_it_fails(way: str, fault: str) -> None:
                 await stream.collect()
 
     with Server(reply) as server:
-        play(way, server, scenario, limits=Limits(event_bytes=2000), timeouts=Timeouts(idle=0.2))
+        play(way, server, scenario, limits=Limits(event_bytes=2000), timeout=Timeouts(idle=0.2))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -1138,7 +1138,7 @@ def test_document_when_its_body_does_not_come(way: str) -> None:
         silence(peer)
 
     with Server(stuck) as server, pytest.raises(StreamTimeout) as caught:
-        ask(way, server, timeouts=Timeouts(idle=0.1), options={"timeouts": Timeouts(idle=60)})
+        ask(way, server, timeout=Timeouts(idle=0.1), options={"timeout": Timeouts(idle=60)})
     assert (caught.value.timer, caught.value.seconds) == ("idle", 0.1)
     assert len(server.requests) == 1
 
@@ -1147,7 +1147,7 @@ def test_document_when_its_body_does_not_come(way: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_head_when_it_does_not_come(way: str, stream: bool) -> None:
     """That is not tried again, for models do not think faster then, unless it was asked for."""
-    options: Any = {"timeouts": Timeouts(first_event=0.1)}
+    options: Any = {"timeout": Timeouts(first_event=0.1)}
     with Server(silence) as server, pytest.raises(StreamTimeout) as caught:
         ask(way, server, stream=stream, options=options)
     assert (caught.value.timer, caught.value.seconds, caught.value.phase) == ("first_event", 0.1, "headers")
@@ -1172,7 +1172,7 @@ def test_body_when_it_takes_longer_than_a_head_may(way: str, stream: bool) -> No
         peer.closes = True
 
     with Server(slow) as server:
-        options = {"timeouts": Timeouts(first_event=0.2, idle=2), "max_retries": 0}
+        options = {"timeout": Timeouts(first_event=0.2, idle=2), "max_retries": 0}
 
         assert ask(way, server, stream=stream, options=options).output_text == "ab"
 
@@ -1187,7 +1187,7 @@ def test_head_when_it_trickles(way: str) -> None:
             time.sleep(0.008)
 
     with Server(trickle) as server, pytest.raises(StreamTimeout):
-        ask(way, server, options={"timeouts": Timeouts(first_event=0.1)})
+        ask(way, server, options={"timeout": Timeouts(first_event=0.1)})
 
 
 # --- connections -----------------------------------------------------------------------------------------------------
@@ -1497,7 +1497,7 @@ def test_pauses_when_tries_fail_on_and_on(monkeypatch: pytest.MonkeyPatch) -> No
 def test_total_when_a_pause_would_be_longer(way: str, stream: bool) -> None:
     """What went wrong is told at once: there would be no time left to try again."""
     with Server(status(503, headers={"retry-after": "30"})) as server, pytest.raises(HTTPStatusError):
-        ask(way, server, stream=stream, options={"timeouts": Timeouts(total=20)})
+        ask(way, server, stream=stream, options={"timeout": Timeouts(total=20)})
     assert len(server.requests) == 1
 
 
@@ -1505,7 +1505,7 @@ def test_total_when_tries_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """What they and the pauses took is no longer there for the head, nor for the body."""
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
     monkeypatch.setattr("eventflow.exchange.time", clock)
-    client = Client(base_url="http://127.0.0.1:1/v1", timeouts=Timeouts(first_event=8, idle=5, total=10))
+    client = Client(base_url="http://127.0.0.1:1/v1", timeout=Timeouts(first_event=8, idle=5, total=10))
     call = create_call(client._settings, stream=False, model="m", input="x")
     exchange = Exchange(call, client._settings, client._http, is_async=False)
     steps = exchange.document()
@@ -1538,7 +1538,7 @@ def test_total_when_a_body_does_not_come(way: str) -> None:
         peer.closes = True
 
     with Server(begun) as server, pytest.raises(StreamTimeout, match=r"within 0.2 s; raise Timeouts\(total=") as caught:
-        ask(way, server, stream=False, options={"timeouts": Timeouts(total=0.2)})
+        ask(way, server, stream=False, options={"timeout": Timeouts(total=0.2)})
     assert (caught.value.timer, caught.value.seconds) == ("total", 0.2)
 
 
@@ -1548,7 +1548,7 @@ def test_total_when_it_is_spent_before_the_stream(way: str, monkeypatch: pytest.
     ticks = count(0, 400)
     monkeypatch.setattr("eventflow.exchange.time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     with Server(sse(AB)) as server, pytest.raises(StreamTimeout) as caught:
-        ask(way, server, stream=True, options={"timeouts": Timeouts(total=1000)})
+        ask(way, server, stream=True, options={"timeout": Timeouts(total=1000)})
     assert (caught.value.timer, caught.value.seconds) == ("total", 1000)
 
 
@@ -2096,7 +2096,7 @@ def test_secrets_when_something_fails(way: str, trouble: str, vault: Vault, capl
         await vault.ask(face, stream=trouble in TROUBLES, size=size)
 
     timeouts = Timeouts(first_event=0.1 if trouble == "no head" else 5, idle=0.1 if trouble == "idle" else 5)
-    options: Any = {"timeouts": timeouts, "limits": Limits(event_bytes=2000)}
+    options: Any = {"timeout": timeouts, "limits": Limits(event_bytes=2000)}
     with place() as url, pytest.raises(expected) as caught:
         play(way, url, scenario, vault=vault, max_retries=1, **options)
     assert vault.found_in(told(caught.value)) == []

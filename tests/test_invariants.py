@@ -150,7 +150,7 @@ class Pipeline:
             *(makers[stage]() for stage in stages),
             Watch(),
             clock=self.clock,
-            timeouts=Timeouts(first_event=FIRST, idle=IDLE, total=TOTAL),
+            timeout=Timeouts(first_event=FIRST, idle=IDLE, total=TOTAL),
         )
         aside: Any = self.aheard if is_async else self.background.append
         self.flow.on("*", aside, background=True, queue=2)

@@ -80,7 +80,7 @@ def opening(
 ) -> Iterator[Any]:
     """A source, sync: the answer of *server* through *face*."""
     if face == "client":
-        with Client(base_url=server.url, timeouts=timeouts, **options) as client:
+        with Client(base_url=server.url, timeout=timeouts, **options) as client:
             yield client.responses.create(**ASK, resume=resume)
     else:
         with LIBRARIES[face].Client(timeout=None, verify=False) as client:
@@ -93,7 +93,7 @@ async def aopening(
 ) -> AsyncIterator[Any]:
     """`opening`, async."""
     if face == "client":
-        async with AsyncClient(base_url=server.url, timeouts=timeouts, **options) as client:
+        async with AsyncClient(base_url=server.url, timeout=timeouts, **options) as client:
             yield await client.responses.create(**ASK, resume=resume)
     else:
         async with LIBRARIES[face].AsyncClient(timeout=None, verify=False) as client:
@@ -143,7 +143,7 @@ def drive(
         options: Of the client, and ``resume``.
     """
     if flow is None:
-        flow = Dispatcher(timeouts=None if face == "client" else timeouts)
+        flow = Dispatcher(timeout=None if face == "client" else timeouts)
     seen = Seen(None, None, time.monotonic(), 0.0, left=False)
 
     def note(failure: EventflowError | None, run: Run | None) -> None:
@@ -352,13 +352,13 @@ def test_request_when_its_head_trickles_on_a_used_connection_times_out(way: str)
     """The same where the connection has served before."""
 
     def sync(server: Server) -> None:
-        with Client(base_url=server.url, timeouts=Timeouts(first_event=TIMER)) as client:
+        with Client(base_url=server.url, timeout=Timeouts(first_event=TIMER)) as client:
             client.responses.create(**ASK).collect()
             with pytest.raises(StreamTimeout):
                 client.responses.create(**ASK)
 
     async def main(server: Server) -> None:
-        async with AsyncClient(base_url=server.url, timeouts=Timeouts(first_event=TIMER)) as client:
+        async with AsyncClient(base_url=server.url, timeout=Timeouts(first_event=TIMER)) as client:
             await (await client.responses.create(**ASK)).collect()
             with pytest.raises(StreamTimeout):
                 await client.responses.create(**ASK)
@@ -391,11 +391,11 @@ def test_connection_when_nobody_accepts_it_times_out(way: str, retries: int) -> 
     timeouts = Timeouts(connect=TIMER)
 
     def sync(url: str) -> None:
-        with Client(base_url=url, timeouts=timeouts, max_retries=retries) as client:
+        with Client(base_url=url, timeout=timeouts, max_retries=retries) as client:
             client.responses.create(**ASK)
 
     async def main(url: str) -> None:
-        async with AsyncClient(base_url=url, timeouts=timeouts, max_retries=retries) as client:
+        async with AsyncClient(base_url=url, timeout=timeouts, max_retries=retries) as client:
             await client.responses.create(**ASK)
 
     begun = time.monotonic()
@@ -411,7 +411,7 @@ def test_connection_when_nobody_accepts_it_times_out(way: str, retries: int) -> 
 def test_stream_when_handlers_are_slow_is_no_timeout(face: str, way: str) -> None:
     """A handler may take longer than any timer, sync and async."""
     timeouts = Timeouts(first_event=TIMER, idle=TIMER, total=0.3)
-    flow = Dispatcher(timeouts=None if face == "client" else timeouts)
+    flow = Dispatcher(timeout=None if face == "client" else timeouts)
 
     @flow.on(TextDelta)
     def slow(event: TextDelta) -> None:
@@ -462,11 +462,11 @@ def test_timeouts_when_the_dispatcher_has_some_are_the_dispatchers(face: str, wa
         peer.chunk(block(completed()))
 
     with Server(sse(AB[:3], then=late)) as server:
-        flow = Dispatcher(timeouts=Timeouts(idle=60))
+        flow = Dispatcher(timeout=Timeouts(idle=60))
         seen = drive(server, face, way, flow=flow, timeouts=Timeouts(idle=0.1))
         assert seen.error is None
     with Server(sse(AB[:3], then=Peer.wait)) as server:
-        flow = Dispatcher(timeouts=Timeouts(idle=TIMER))
+        flow = Dispatcher(timeout=Timeouts(idle=TIMER))
         seen = drive(server, face, way, flow=flow, timeouts=Timeouts(idle=60))
         check_error(seen, StreamTimeout, "timeout", "a", timer="idle")
 
@@ -1059,7 +1059,7 @@ def _cancel_from_a_thread(leaving: Leaving, source: Any) -> Run:
 
 
 def _timer(leaving: Leaving, source: Any) -> Run:
-    flow = Dispatcher(timeouts=Timeouts(idle=TIMER))
+    flow = Dispatcher(timeout=Timeouts(idle=TIMER))
     flow.on(TextDelta, lambda event: leaving.now())
     run = flow.run(source, check=False)
     leaving.left_from += TIMER
@@ -1217,7 +1217,7 @@ async def _acancel_from_a_thread(leaving: Leaving, source: Any) -> Run:
 
 
 async def _atimer(leaving: Leaving, source: Any) -> Run:
-    flow = Dispatcher(timeouts=Timeouts(idle=TIMER))
+    flow = Dispatcher(timeout=Timeouts(idle=TIMER))
     flow.on(TextDelta, lambda event: leaving.now())
     run = await flow.arun(source, check=False)
     leaving.left_from += TIMER

@@ -81,7 +81,7 @@ def ask(face: str, chaos: Chaos, wire: str, *plugins: Tools, max_retries: int = 
         "base_url": chaos.url + BASES[wire],
         "wire": wire,
         "max_retries": max_retries,
-        "timeouts": Timeouts(idle=idle, first_event=max(idle, SILENCE)),
+        "timeout": Timeouts(idle=idle, first_event=max(idle, SILENCE)),
     }
     parameters: dict[str, Any] = {"model": "m", "input": "Count.", "max_output_tokens": 100, "stream": True}
     parameters["tools"] = [each for plugin in plugins for each in plugin.definitions] or None

@@ -63,7 +63,7 @@ def drive(
 ) -> Run:
     """The run over *script*, in one of four ways; *timeouts* are the dispatcher's, *own* those of the source."""
     clock = clock or Clock()
-    flow = flow or Dispatcher(timeouts=timeouts, clock=clock)
+    flow = flow or Dispatcher(timeout=timeouts, clock=clock)
     if way == "sync":
         return flow.run(Source(items=told(clock, script), timeouts=own), check=check)
 
@@ -214,7 +214,7 @@ def test_first_event_when_the_source_was_waited_for_before_is_shorter(way: str) 
 def test_timers_when_handlers_are_slow_do_not_run(way: str, total: float | None) -> None:
     """However long a handler takes, sync or async, only waiting for the source counts."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(first_event=5, idle=5, total=total), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=5, idle=5, total=total), clock=clock)
 
     @flow.on("*")
     def slow(event: Event) -> None:
@@ -237,7 +237,7 @@ def test_timers_when_handlers_are_slow_do_not_run(way: str, total: float | None)
 def test_timers_when_the_consumer_is_slow_do_not_run(way: str, total: float | None) -> None:
     """Whoever iterates a stream may take as long as they like between two events."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(first_event=5, idle=5, total=total), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=5, idle=5, total=total), clock=clock)
     script = [(3.0, block(event)) for event in answer("a", "b")]
     seen = 0
     if way == "sync":
@@ -264,7 +264,7 @@ def test_timers_when_the_consumer_is_slow_do_not_run(way: str, total: float | No
 def test_timers_when_handlers_of_emitted_events_are_slow_do_not_run(way: str, total: float | None) -> None:
     """What was emitted from elsewhere has handlers too, and their time is no waiting either."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(first_event=5, idle=5, total=total), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=5, idle=5, total=total), clock=clock)
     runs: list[Run] = []
 
     @flow.on(Tick)
@@ -310,7 +310,7 @@ def test_item_when_it_comes_too_late_is_received(way: str, total: float | None) 
     timeouts = Timeouts(idle=10 if total is None else None, total=total)
     heard: list[str] = []
     clock = Clock()
-    flow = Dispatcher(timeouts=timeouts, clock=clock)
+    flow = Dispatcher(timeout=timeouts, clock=clock)
     flow.on(TextDelta, lambda event: heard.append(event.delta))
     late = block(delta("b")) + block(delta("c"))
     run = drive(way, [*blocks("a"), (11, late), (0, block(delta("d")))], flow=flow, clock=clock)
@@ -336,7 +336,7 @@ def test_sync_source_when_it_ends_behind_its_deadline_is_a_timeout(failure: Exce
         yield from told(clock, script)
         clock.now += 11
 
-    flow = Dispatcher(timeouts=Timeouts(idle=10), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(idle=10), clock=clock)
     assert timer_of(flow.run(late(), check=False)) == "idle"
 
 
@@ -438,7 +438,7 @@ def test_run_when_its_source_takes_any_time_ends_as_the_model_says(
 ) -> None:
     """A run ends with the timer, and with the events, that adding up by hand gives."""
     clock = Clock()
-    flow = Dispatcher(timeouts=timeouts, clock=clock)
+    flow = Dispatcher(timeout=timeouts, clock=clock)
     works = [pull.work for pull in pulls if pull.kind == "event"]
 
     @flow.on(TextDelta)
@@ -500,7 +500,7 @@ def test_timeout_when_plugins_have_hooks_calls_them(way: str) -> None:
     notes: list[Any] = []
     clock = Clock()
     plugin = Hooked(notes) if way == "sync" else AsyncHooked(notes)
-    flow = Dispatcher(plugin, timeouts=Timeouts(idle=10), clock=clock)
+    flow = Dispatcher(plugin, timeout=Timeouts(idle=10), clock=clock)
     run = drive(way, [*blocks("a"), (11, PING)], flow=flow, clock=clock)
     assert notes == HOOKS
     assert timer_of(run) == "idle"
@@ -576,7 +576,7 @@ def test_source_when_it_is_opened_again_has_the_time_of_a_first_event(
     clock = Clock()
     first: Script = [(4.0, block(created())), (4.0, block(opened()))]
     source = reopening(way, clock, first, [(pace, PING)] * 20, spent=30.0, waited=5.0)
-    flow = Dispatcher(timeouts=timeouts, clock=clock)
+    flow = Dispatcher(timeout=timeouts, clock=clock)
     run = (
         flow.run(source, check=False)
         if way == "sync"
@@ -592,7 +592,7 @@ def test_source_when_it_is_opened_again_in_time_goes_on(way: str) -> None:
     clock = Clock()
     rest: Script = [(9.0, block(event)) for event in answer("a")[1:]]
     source = reopening(way, clock, [(4.0, block(created()))], rest, spent=1000.0, waited=0.0)
-    flow = Dispatcher(timeouts=Timeouts(first_event=10, idle=10), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=10, idle=10), clock=clock)
     run = flow.run(source) if way == "sync" else anyio.run(flow.arun, source, backend=way)
     assert (run.status, run.text) == ("completed", "a")
 
@@ -841,7 +841,7 @@ def test_async_wait_when_it_is_too_long_is_cut(
     async def main() -> None:
         source = AsyncWatched(items, hang=True)
         begun = time.monotonic()
-        run = await Dispatcher(timeouts=timeouts).arun(source, check=False)
+        run = await Dispatcher(timeout=timeouts).arun(source, check=False)
         took = time.monotonic() - begun
         assert timer_of(run) == timer
         assert 0.15 <= took < PATIENCE / 2
@@ -866,7 +866,7 @@ def test_async_wait_when_deadlines_move_on_waits_for_the_last(backend: str) -> N
         await anyio.sleep_forever()
 
     async def main() -> None:
-        run = await Dispatcher(timeouts=Timeouts(first_event=0.3, idle=0.3)).arun(paced(), check=False)
+        run = await Dispatcher(timeout=Timeouts(first_event=0.3, idle=0.3)).arun(paced(), check=False)
         assert timer_of(run) == "idle"
         assert time.monotonic() - last >= 0.3
         assert run.events == 6
@@ -898,7 +898,7 @@ def test_asyncio_waiter_when_there_are_many_waits_sets_one_alarm(total: float | 
 
     async def main() -> None:
         noting_alarms(alarms)
-        run = await Dispatcher(timeouts=Timeouts(first_event=120, idle=120, total=total)).arun(many())
+        run = await Dispatcher(timeout=Timeouts(first_event=120, idle=120, total=total)).arun(many())
         assert run.events == 505
 
     asyncio.run(main())
@@ -918,7 +918,7 @@ def test_asyncio_alarm_when_a_deadline_comes_sooner_is_set_anew() -> None:
     async def main() -> None:
         noting_alarms(alarms)
         begun = time.monotonic()
-        run = await Dispatcher(timeouts=Timeouts()).arun(hanging(), check=False)
+        run = await Dispatcher(timeout=Timeouts()).arun(hanging(), check=False)
         assert (run.status, type(run.error)) == ("failed", APIStreamError)
         assert 0.2 <= time.monotonic() - begun < PATIENCE / 2
 
@@ -930,7 +930,7 @@ def test_asyncio_alarm_when_it_rings_while_a_handler_works_is_set_again() -> Non
     """An alarm that rings between two waits cuts nothing; the next wait has an alarm of its own."""
 
     async def main() -> None:
-        flow = Dispatcher(timeouts=Timeouts(first_event=0.1, idle=0.1))
+        flow = Dispatcher(timeout=Timeouts(first_event=0.1, idle=0.1))
 
         @flow.on("response.output_item.added")
         async def slow(event: Event) -> None:
@@ -963,7 +963,7 @@ def test_asyncio_task_when_a_wait_was_cut_is_not_cancelled() -> None:
         task = asyncio.current_task()
         assert task is not None
         for kind in (AsyncWatched, Stubborn):
-            run = await Dispatcher(timeouts=Timeouts(idle=0.05)).arun(kind(STREAM[:3], hang=True), check=False)
+            run = await Dispatcher(timeout=Timeouts(idle=0.05)).arun(kind(STREAM[:3], hang=True), check=False)
             assert run.error is not None
             assert task.cancelling() == 0
             await asyncio.sleep(0)
@@ -975,7 +975,7 @@ def test_async_source_when_it_fails_because_it_was_cut_is_a_timeout() -> None:
     """A source that makes an error of its own of the cut ends with the timer, as a sync one does."""
 
     async def main() -> None:
-        run = await Dispatcher(timeouts=Timeouts(idle=0.05)).arun(Stubborn(STREAM[:3], hang=True), check=False)
+        run = await Dispatcher(timeout=Timeouts(idle=0.05)).arun(Stubborn(STREAM[:3], hang=True), check=False)
         assert timer_of(run) == "idle"
 
     asyncio.run(main())
@@ -989,10 +989,10 @@ def test_clock_when_it_shows_any_time_serves_an_async_run(start: float, backend:
     async def main() -> None:
         clock = Clock()
         clock.now = start
-        flow = Dispatcher(timeouts=Timeouts(), clock=clock)
+        flow = Dispatcher(timeout=Timeouts(), clock=clock)
         assert (await flow.arun(AsyncWatched(STREAM))).status == "completed"
         begun = time.monotonic()
-        flow = Dispatcher(timeouts=Timeouts(idle=0.05), clock=lambda: start + time.monotonic())
+        flow = Dispatcher(timeout=Timeouts(idle=0.05), clock=lambda: start + time.monotonic())
         assert timer_of(await flow.arun(AsyncWatched(STREAM[:3], hang=True), check=False)) == "idle"
         assert 0.05 - 1e-6 <= time.monotonic() - begun < PATIENCE / 2  # large numbers are not that fine
 
@@ -1007,7 +1007,7 @@ def test_clock_when_it_shows_any_time_serves_an_async_run(start: float, backend:
 def test_run_when_cancelled_during_a_wait_is_no_timeout(way: str, timeouts: Timeouts) -> None:
     """`cancel` from another thread ends a wait that has a deadline: status cancelled, no error."""
     threads: list[threading.Thread] = []
-    flow = Dispatcher(timeouts=timeouts)
+    flow = Dispatcher(timeout=timeouts)
 
     @flow.on(TextDelta)
     def soon(event: TextDelta, run: Run) -> None:
@@ -1096,7 +1096,7 @@ def pushed(
 def test_tick_when_nothing_is_overdue_says_how_long(way: str) -> None:
     """It gives the seconds that are left: first_event, then idle, never more than total."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(first_event=10, idle=20, total=50), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=10, idle=20, total=50), clock=clock)
 
     async def script(push: Pushed) -> None:
         assert await push.tick() == 10
@@ -1144,7 +1144,7 @@ def test_tick_when_nobody_says_how_long_is_the_default(way: str) -> None:
         assert await push.tick() == inf
         await push.feed(created(), completed())
 
-    pushed(way, patient, Dispatcher(timeouts=Timeouts(first_event=None, idle=None), clock=clock))
+    pushed(way, patient, Dispatcher(timeout=Timeouts(first_event=None, idle=None), clock=clock))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -1157,7 +1157,7 @@ def test_push_when_nobody_ticks_has_no_timers(way: str) -> None:
             clock.now += 1e6
             await push.feed(event)
 
-    run = pushed(way, script, Dispatcher(timeouts=Timeouts(first_event=1, idle=1, total=1), clock=clock))
+    run = pushed(way, script, Dispatcher(timeout=Timeouts(first_event=1, idle=1, total=1), clock=clock))
     assert (run.status, run.text) == ("completed", "ab")
 
 
@@ -1165,7 +1165,7 @@ def test_push_when_nobody_ticks_has_no_timers(way: str) -> None:
 def test_tick_when_handlers_were_slow_does_not_count_them(way: str) -> None:
     """Only the time between two items counts, for idle and for total."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(first_event=10, idle=10, total=25), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=10, idle=10, total=25), clock=clock)
 
     @flow.on("*")
     def slow(event: Event) -> None:
@@ -1198,7 +1198,7 @@ def test_tick_when_an_item_is_overdue_ends_the_run(way: str, timer: str) -> None
     notes: list[Any] = []
     clock = Clock()
     flow = Dispatcher(
-        Hooked(notes) if way == "sync" else AsyncHooked(notes), timeouts=Timeouts(**{timer: 10.0}), clock=clock
+        Hooked(notes) if way == "sync" else AsyncHooked(notes), timeout=Timeouts(**{timer: 10.0}), clock=clock
     )
 
     async def script(push: Pushed) -> None:
@@ -1235,7 +1235,7 @@ def test_tick_when_unchecked_raises_nothing(way: str) -> None:
         assert timer_of(push.run) == "idle"
         assert await push.tick() == inf
 
-    run = pushed(way, script, Dispatcher(timeouts=Timeouts(idle=10), clock=clock), check=False)
+    run = pushed(way, script, Dispatcher(timeout=Timeouts(idle=10), clock=clock), check=False)
     assert (run.status, run.text) == ("timeout", "a")
 
 
@@ -1249,7 +1249,7 @@ def test_tick_when_an_error_event_has_come_keeps_it(way: str) -> None:
         clock.now += 11
         await push.tick()
 
-    run = pushed(way, script, Dispatcher(timeouts=Timeouts(idle=10), clock=clock), check=False)
+    run = pushed(way, script, Dispatcher(timeout=Timeouts(idle=10), clock=clock), check=False)
     assert (run.status, type(run.error)) == ("failed", APIStreamError)
 
 
@@ -1285,7 +1285,7 @@ def test_tick_when_used_wrongly_says_so() -> None:
 def test_tick_when_a_handler_works_counts_nothing(way: str, total: float | None) -> None:
     """Who ticks beside a slow handler, or in it, is told that nothing is waited for."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(first_event=10, idle=10, total=total), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=10, idle=10, total=total), clock=clock)
     ticks: list[float] = []
 
     @flow.on(TextDelta)
@@ -1317,7 +1317,7 @@ def test_tick_when_a_handler_works_counts_nothing(way: str, total: float | None)
 def test_feed_when_a_run_is_over_by_a_timer_is_nothing() -> None:
     """What is fed to a run that timed out is not looked at, and raises nothing."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(first_event=10), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(first_event=10), clock=clock)
     with flow.open(check=False) as run:
         clock.now += 11
         run.tick()
@@ -1332,7 +1332,7 @@ def test_feed_when_a_run_is_over_by_a_timer_is_nothing() -> None:
 def test_pings_when_they_are_events_reset_no_timer(ping: bytes) -> None:
     """Whatever form a server gives them, they are no progress."""
     clock = Clock()
-    flow = Dispatcher(timeouts=Timeouts(idle=100), clock=clock)
+    flow = Dispatcher(timeout=Timeouts(idle=100), clock=clock)
     run = flow.run(told(clock, [(0.0, block(created())), *((30.0, ping) for _ in range(9))]), check=False)
     assert timer_of(run) == "idle"
     assert clock.now == 120

@@ -581,9 +581,7 @@ def test_replay_when_it_waits_is_interrupted(folder: Path, way: str, who: str) -
                 threading.Timer(0.05, run.cancel).start()
             waits.set()
 
-    run, _ = run_through(
-        way, replay(path, 1), Canceller(), timeouts=Timeouts(first_event=5 if who == "cancel" else 0.1)
-    )
+    run, _ = run_through(way, replay(path, 1), Canceller(), timeout=Timeouts(first_event=5 if who == "cancel" else 0.1))
     assert waits.is_set()
     assert (run.status, run.text) == ("cancelled" if who == "cancel" else "timeout", "")
 

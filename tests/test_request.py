@@ -288,7 +288,7 @@ def test_create_call_when_it_is_a_document() -> None:
 def test_create_call_when_it_is_a_stream() -> None:
     """The body says so, and so does what is accepted; the request's own timeouts win."""
     timeouts = Timeouts(idle=1)
-    made = create_call(settings(timeouts=Timeouts(idle=2)), stream=True, timeouts=timeouts)
+    made = create_call(settings(timeouts=Timeouts(idle=2)), stream=True, timeout=timeouts)
     assert made.body == b'{"stream":true}'
     assert made.headers["accept"] == "text/event-stream"
     assert (made.stream, made.timeouts, made.conversation) == (True, timeouts, None)
@@ -340,11 +340,11 @@ def test_create_call_when_the_text_has_a_format() -> None:
 
 def test_create_call_when_parameters_are_ours() -> None:
     """What the list of parameters says is ours is an argument here, and never sent."""
-    ours = {"resume", "timeouts", "extra_body", "extra_headers", "extra_query"}
+    ours = {"resume", "timeout", "extra_body", "extra_headers", "extra_query"}
     names = set(get_type_hints(CreateParameters))
     assert ours < names
     values: dict[str, Any] = dict.fromkeys(names, "x")
-    values |= {"resume": False, "timeouts": None, "extra_body": None, "extra_headers": None, "extra_query": None}
+    values |= {"resume": False, "timeout": None, "extra_body": None, "extra_headers": None, "extra_query": None}
     assert set(sent(**values)) == names - ours
     assert set(get_type_hints(RequestOptions)) == ours - {"resume", "extra_body"}
 
@@ -473,7 +473,7 @@ def test_response_call_when_it_is_an_action() -> None:
     """The action stands behind the id; headers and timeouts are as of `create_call`."""
     timeouts = Timeouts(total=1)
     made = response_call(
-        settings(), "POST", "resp_1", "/cancel", timeouts=timeouts, extra_headers={"X-A": "b"}, extra_query={"c": 1}
+        settings(), "POST", "resp_1", "/cancel", timeout=timeouts, extra_headers={"X-A": "b"}, extra_query={"c": 1}
     )
     assert made.url == f"{HERE}/responses/resp_1/cancel?c=1"
     assert (made.headers["x-a"], made.timeouts) == ("b", timeouts)
@@ -556,7 +556,7 @@ def test_response_call_when_the_id_would_lead_elsewhere(response_id: str) -> Non
             "extra_headers takes a mapping of text to text; the value of 'a' is of type NoneType",
         ),
         ({"extra_query": "a=b"}, "extra_query takes a mapping, not str"),
-        ({"timeouts": 5}, r"timeouts takes Timeouts\(...\), not 5"),
+        ({"timeout": 5}, r"timeout takes Timeouts\(...\), not 5"),
     ],
 )
 def test_calls_when_what_is_given_is_of_the_wrong_kind(parameters: dict[str, Any], message: str) -> None:

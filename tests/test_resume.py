@@ -33,7 +33,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def stream(server: Server, way: str, flow: Dispatcher | None = None, **parameters: Any) -> Run:
     """The run of a stream of *server*, in one of three ways."""
     flow = flow or Dispatcher()
-    options: dict[str, Any] = {"timeouts": parameters.pop("timeouts", None), "max_retries": parameters.pop("tries", 2)}
+    options: dict[str, Any] = {"timeout": parameters.pop("timeouts", None), "max_retries": parameters.pop("tries", 2)}
     options["retry_timeouts"] = parameters.pop("retry_timeouts", False)
     parameters = {"model": "m", "input": "hello", "resume": True, **parameters}
     if way == "sync":

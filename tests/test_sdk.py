@@ -368,7 +368,7 @@ def test_stream_when_its_run_is_cancelled_closes_its_connection(form: Form, way:
 def test_stream_when_it_goes_silent_is_a_timeout(form: Form, way: str) -> None:
     """The dispatcher's timers count, and the connection is closed."""
     with Server(hanging) as server:
-        run = run_of(server, way, form, Dispatcher(timeouts=Timeouts(idle=0.2)))
+        run = run_of(server, way, form, Dispatcher(timeout=Timeouts(idle=0.2)))
         assert server.left.wait(SOON)
     assert (run.status, run.text) == ("timeout", "a")
     assert isinstance(run.error, StreamTimeout)
@@ -379,7 +379,7 @@ def test_stream_when_it_goes_silent_is_a_timeout(form: Form, way: str) -> None:
 def test_stream_when_its_head_does_not_come_is_a_timeout(way: str) -> None:
     """A request that is sent when its manager is entered counts as well."""
     with Server(silence) as server:
-        run = run_of(server, way, manager, Dispatcher(timeouts=Timeouts(first_event=0.2)))
+        run = run_of(server, way, manager, Dispatcher(timeout=Timeouts(first_event=0.2)))
         assert server.left.wait(SOON)
     assert (run.status, run.events) == ("timeout", 0)
 

@@ -53,7 +53,7 @@ class Vault:
         """A client that has them all."""
         headers = {"x-secret": self.header, "cookie": f"session={self.cookie}"}
         timeouts = Timeouts(first_event=5, idle=5)
-        given = {"headers": headers, "timeouts": timeouts, "max_retries": 0, **options}
+        given = {"headers": headers, "timeout": timeouts, "max_retries": 0, **options}
         return cls(api_key=self.key, base_url=f"{url}?sig={self.query}", **given)
 
     def create(self, client: Any, *, stream: bool = True) -> Any:

@@ -56,7 +56,7 @@ def test_clock_when_told_to_go_back_is_refused(seconds: Any) -> None:
 def test_dispatcher_when_it_has_the_clock_times_out_by_it() -> None:
     """A pushed stream times out when the clock says so, and not before."""
     now = Clock()
-    with Dispatcher(clock=now, timeouts=Timeouts(idle=10)).open(check=False) as run:
+    with Dispatcher(clock=now, timeout=Timeouts(idle=10)).open(check=False) as run:
         for chunk in stream("a b", cut_at=5):
             run.feed(chunk)
             now.advance(9)

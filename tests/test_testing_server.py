@@ -176,7 +176,7 @@ def test_stream_when_its_connection_breaks(then: Any) -> None:
 def test_stream_when_it_hangs_is_left() -> None:
     """A stream that says nothing more lets the client run into its own timer, and notes when it has left."""
     with Server(Reply(stream("a b c", cut_at=6), then="hang")) as server:
-        run = run_over(server, timeouts=Timeouts(idle=0.1))
+        run = run_over(server, timeout=Timeouts(idle=0.1))
         assert isinstance(run.error, StreamTimeout)
         assert server.left.wait(SOON)
     assert server.left_at is not None

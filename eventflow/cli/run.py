@@ -70,7 +70,7 @@ def run(
     if record is not None:
         flow.use("record", path=record)
     timeouts = Timeouts() if idle is None else Timeouts(first_event=max(idle, 120.0), idle=idle)
-    with flow, Client(base_url=base_url, wire=wire, timeouts=timeouts) as client:
+    with flow, Client(base_url=base_url, wire=wire, timeout=timeouts) as client:
         if as_json:
             flow.on("*", show_json)
         else:

@@ -195,7 +195,7 @@ def _options(case: Case, url: str) -> dict[str, Any]:
         "base_url": url,
         "api_key": "sk-made-up",
         "wire": case.api,
-        "timeouts": case.fault.timeouts,
+        "timeout": case.fault.timeouts,
         "limits": case.fault.limits,
         "max_retries": 1,
     }
@@ -207,7 +207,7 @@ def _flow(case: Case, seen: Seen) -> Dispatcher:
         seen.executed += 1
         return "18 °C"
 
-    own = {} if case.face == "client" else {"timeouts": case.fault.timeouts}
+    own = {} if case.face == "client" else {"timeout": case.fault.timeouts}
     flow = Dispatcher(Tools([get_weather]), strict=case.fault.strict, limits=case.fault.limits, **own)
     flow.on("*", seen.heard.append)
     return flow

@@ -167,7 +167,7 @@ def _by_threads(url: str, tasks: Callable[[], Iterator[_Task]], streams: int, bo
         flow, raising = stack.enter_context(_dispatcher()), stack.enter_context(_raising())
         clients = {
             wire: stack.enter_context(
-                Client(base_url=url, api_key="sk-made-up", wire=wire, timeouts=book.timeouts, max_retries=1)
+                Client(base_url=url, api_key="sk-made-up", wire=wire, timeout=book.timeouts, max_retries=1)
             )
             for wire in _WIRES
         }
@@ -218,7 +218,7 @@ async def _by_tasks(url: str, tasks: Callable[[], Iterator[_Task]], streams: int
         flow, raising = stack.enter_context(_dispatcher()), stack.enter_context(_raising())
         clients = {
             wire: await stack.enter_async_context(
-                AsyncClient(base_url=url, api_key="sk-made-up", wire=wire, timeouts=book.timeouts, max_retries=1)
+                AsyncClient(base_url=url, api_key="sk-made-up", wire=wire, timeout=book.timeouts, max_retries=1)
             )
             for wire in _WIRES
         }

@@ -16,7 +16,7 @@ class Weather:
     city: str
 
 
-client = Client(api_key="sk-made-up", timeouts=Timeouts(idle=30), http_client=httpx.Client())
+client = Client(api_key="sk-made-up", timeout=Timeouts(idle=30), http_client=httpx.Client())
 flow = Dispatcher()
 
 # what is asked for decides what comes
