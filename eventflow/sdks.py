@@ -46,4 +46,5 @@ def error_event_in(error: Exception) -> StreamError | None:
     body = getattr(error, "body", None)
     if body is None or not any(kind.__name__ == "APIError" for kind in type(error).__mro__):
         return None
-    return StreamError.from_wire(body if isinstance(body, Mapping) and "error" in body else {"error": body})
+    whole = isinstance(body, Mapping) and "error" in body
+    return StreamError.from_wire(cast("Mapping[str, Any]", body) if whole else {"error": body})
