@@ -161,7 +161,7 @@ class Responses:
             response_id: Its id.
             stream: True for its events, of a response that was created with ``background=True`` and ``stream=True``.
             starting_after: Leave out the events up to this ``sequence_number``.
-            resume: Go on by itself after a cut.
+            resume: Go on by itself after a cut, where the server can do that; ``max_retries`` does not limit that.
             options: ``timeout``, ``extra_headers`` and ``extra_query``, as of `create`.
 
         Raises:
@@ -390,7 +390,8 @@ class Client(_Base[HTTPClient]):
         wire: Whose API it is: ``responses``, ``chat``, ``anthropic`` or ``gemini``. Requests are made in its words.
         timeout: How long to wait.
         max_retries: How often a request is sent again before its first event: on HTTP 408, 409, 429 and 5xx and on
-            failed connections, after a growing pause or what the server asks for, up to 60 s.
+            failed connections, after a growing pause or what the server asks for, up to 60 s. ``resume=True`` has a
+            bound of its own.
         retry_timeouts: Whether to do so after timeouts too: a model that thinks long does not think faster then.
         headers: More headers, for every request.
         follow_redirects: Follow redirects within the origin; others never, for they would take the key along.

@@ -39,6 +39,7 @@ __all__ = ["Connection", "Exchange", "Pause", "Read", "Send", "Step", "caused_by
 E = TypeVar("E", bound=EventflowError)
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds; doubled from try to try, up to a quarter less by chance
+_RESUMPTIONS = 5  # in a row without a new event: a server that is restarted is back after those pauses, some 15 s
 _RETRY_AFTER = 60.0  # seconds that a server may ask to wait; whoever asks for more is told to the caller
 _REDIRECTS = 5
 _PAGE, _PAGE_SECONDS = 16 * 1024, 10.0  # bytes and seconds of an error page: the excerpt needs a quarter of that
@@ -116,6 +117,7 @@ class Exchange:
         self._settings = settings
         self._build = http.build_request
         self._failures = 0  # in a row: a new event forgives them
+        self._allowed = settings.max_retries  # of those
         self._events = 0
         self._began: float | None = time.monotonic()  # until a run counts the time
 
@@ -148,14 +150,16 @@ class Exchange:
     def again(self, position: Position, error: Exception | None) -> Generator[Step, Any, Reopened]:
         """The body ended or failed before a terminal event: open it again, where that does no harm.
 
-        Before the first event the request is sent again, if the connection failed; later a stream is resumed where the
-        server can do that.
+        Where the call asks for it and the server can do that, the stream is resumed, five times in a row at most
+        without a new event, whatever ``max_retries`` says. Else the request is sent again, if the connection failed
+        before the first event, as often as ``max_retries`` allows.
         """
         self._began = None
         timed_out = isinstance(error, StreamTimeout) and error.timer != "total" and self._settings.retry_timeouts
         if isinstance(error, EventflowError) and not timed_out:
             return "no"
         call, how = self._rest_of(position) if self.call.resume else (None, "no")
+        self._allowed = self._settings.max_retries if call is None else _RESUMPTIONS
         if call is None and position.events == 0 and error is not None:
             call, how = self.call, "anew"
         if position.events > self._events:
@@ -314,7 +318,7 @@ class Exchange:
             retryable = self._settings.retry_timeouts or failure.timer == "connect"
         else:
             retryable = advice == "true" if advice else failure is None or failure.retryable
-        if not retryable or self._failures >= self._settings.max_retries:
+        if not retryable or self._failures >= self._allowed:
             return None
         self._failures += 1
         asked = failure.retry_after if isinstance(failure, HTTPStatusError) else None

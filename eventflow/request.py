@@ -99,7 +99,7 @@ class Settings:
         headers: More headers.
         timeouts: How long to wait.
         max_retries: How often a request is sent again before its first event.
-        retry_timeouts: Whether that goes for timeouts too.
+        retry_timeouts: Whether that, and resumption, goes for timeouts too.
         follow_redirects: Whether to follow redirects within the origin.
         limits: What one answer may cost.
         wire: Whose frames its streams have.

@@ -184,23 +184,51 @@ def test_resumption_when_the_server_refuses_is_an_error_with_both_reasons(way: s
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_resumption_when_it_makes_no_progress_ends(way: str) -> None:
-    """Cuts without an event between them are counted; the last failure is told."""
+@pytest.mark.parametrize("tries", [0, 9])
+def test_resumption_when_it_makes_no_progress_ends(way: str, tries: int) -> None:
+    """Cuts without an event between them are counted, five at most, whatever ``max_retries`` says."""
     with Server(cut(EVENTS[:4]), cut([])) as server:
-        run = stream(server, way, tries=3)
-    assert (run.status, run.text, len(server.requests)) == ("truncated", "ab", 4)
+        run = stream(server, way, tries=tries)
+    assert (run.status, run.text, len(server.requests)) == ("truncated", "ab", 6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_resumption_when_no_retries_are_allowed_goes_on(way: str) -> None:
+    """Retries are for requests without an event: a stream goes on without them, and bears with a refusal."""
+    with Server(cut(EVENTS[:3]), cut(EVENTS[3:5]), status(503), cut([]), sse(EVENTS[5:])) as server:
+        run = stream(server, way, background=True, tries=0)
+    assert (run.status, run.text, run.warnings, len(server.requests)) == ("completed", "abcd", (), 5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_resumption_when_the_server_is_gone_ends(way: str) -> None:
+    """Refusals of a resumption count as cuts do: there are five requests after the first, and no more."""
+    with Server(cut(EVENTS[:4]), status(503)) as server:
+        run = stream(server, way, tries=0)
+    assert (run.status, run.text, len(server.requests)) == ("truncated", "ab", 6)
+    assert isinstance(run.error, StreamInterrupted)
+    assert isinstance(run.error.__cause__, HTTPStatusError)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_stream_when_it_cannot_be_resumed_is_retried_before_its_first_event_only(way: str) -> None:
+    """Without anything to resume by, ``max_retries`` counts, and a cut before the first event is not resumed."""
+    for tries in (0, 2):
+        with Server(cut([])) as server:
+            run = stream(server, way, tries=tries)
+        assert (run.status, len(server.requests)) == ("truncated", 1 + tries)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("events", "parameters"),
-    [(EVENTS[:4], {"resume": False}), (answer(*TEXT)[:4], {}), (EVENTS[:4], {"tries": 0})],
-    ids=["unasked", "nothing to ask by", "no tries"],
+    [(EVENTS[:4], {"resume": False}), (answer(*TEXT)[:4], {})],
+    ids=["unasked", "nothing to ask by"],
 )
 def test_stream_when_it_cannot_be_resumed_is_truncated(
     way: str, events: list[JSON], parameters: dict[str, Any]
 ) -> None:
-    """Without leave, without numbers or ids, or without tries, a cut is a cut."""
+    """Without leave, and without numbers or ids, a cut is a cut."""
     with Server(cut(events)) as server:
         run = stream(server, way, **parameters)
     assert (run.status, run.text, len(server.requests)) == ("truncated", "ab", 1)
