@@ -12,7 +12,7 @@ from eventflow import plugin as plugins
 from eventflow import signals
 from eventflow.errors import UsageError
 from eventflow.events import Event, Response
-from eventflow.limits import Limits
+from eventflow.limits import Limits, limits_of
 from eventflow.pipeline import unrolled
 from eventflow.plan import Plan
 from eventflow.plugin import Plugin
@@ -20,7 +20,7 @@ from eventflow.routing import Background, Handler, HandlerOptions, Select, handl
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import Source, open_source
 from eventflow.streams import AsyncEventStream, AsyncPush, EventStream, Push
-from eventflow.timers import Timeouts
+from eventflow.timers import Timeouts, timeouts_of
 
 __all__ = ["Dispatcher", "Undo", "acollect", "aiter_events", "collect", "iter_events"]
 
@@ -84,6 +84,9 @@ class Dispatcher:
         timeout: How long to wait for a source. By default what the source itself says: `Timeouts` for HTTP responses,
             those of the client for its streams, nothing for files and iterables.
         clock: Gives seconds, never goes back; for tests.
+
+    Raises:
+        UsageError: A plugin is none, or *limits* or *timeout* are something else.
     """
 
     def __init__(
@@ -95,11 +98,11 @@ class Dispatcher:
         timeout: Timeouts | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._timeouts = timeout
+        self._timeouts = timeouts_of(timeout, None)
         self._clock = clock
         self._snapshot = snapshot
         self._strict = strict
-        self._limits = limits if limits is not None else Limits()
+        self._limits = limits_of(limits)
         self._lock = threading.RLock()  # a plugin may register handlers while it is opened
         self._uses: tuple[list[Plugin], ...] = (unrolled(plugins),)  # a list is one use, and what its undo takes out
         self._handlers: tuple[Handler, ...] = ()

@@ -8,7 +8,7 @@ import attrs
 
 from eventflow.errors import UsageError
 
-__all__ = ["Limits", "is_count"]
+__all__ = ["Limits", "is_count", "limits_of"]
 
 
 def is_count(value: object) -> bool:
@@ -44,3 +44,10 @@ class Limits:
     arguments: int | None = attrs.field(default=8 * 2**20, validator=_positive)
     calls: int | None = attrs.field(default=128, validator=_positive)
     emitted: int | None = attrs.field(default=10_000, validator=_positive)
+
+
+def limits_of(given: Limits | None) -> Limits:
+    """What an argument ``limits`` means; raises `UsageError` where it is something else."""
+    if given is not None and not isinstance(given, Limits):
+        raise UsageError(f"limits takes Limits(...), not {given!r}")
+    return given if given is not None else Limits()

@@ -19,11 +19,11 @@ import msgspec
 
 from eventflow.errors import EventflowError, UsageError
 from eventflow.events._base import finite
-from eventflow.limits import Limits
+from eventflow.limits import Limits, limits_of
 from eventflow.plain import as_sent
 from eventflow.providers import PROVIDERS, Provider, provider_named
 from eventflow.schema import text_format_of
-from eventflow.timers import Timeouts
+from eventflow.timers import Timeouts, timeouts_of
 from eventflow.wires import wire_named
 
 __all__ = [
@@ -142,9 +142,7 @@ class Settings:
         """
         given = Secret(os.environ if environ is None else environ)
         environ = None  # which may have the key, and a traceback shows variables
-        limits = limits if limits is not None else Limits()
-        if not isinstance(limits, Limits):
-            raise UsageError(f"limits takes Limits(...), not {limits!r}")
+        limits = limits_of(limits)
         wire_named(wire, limits)  # a misspelt one fails here
         provider = provider_named(wire if wire in PROVIDERS else "responses")  # a stranger's wire, with our requests
         own = given.reveal().get(provider.url_name)
@@ -167,7 +165,7 @@ class Settings:
             base_url=parts._replace(path=parts.path.rstrip("/")).geturl(),
             key=api_key,
             headers=Secret(dict(headers.reveal())),
-            timeouts=_timeouts_of(timeouts, Timeouts()),
+            timeouts=timeouts_of(timeouts, Timeouts()),
             max_retries=max_retries,
             retry_timeouts=retry_timeouts,
             follow_redirects=follow_redirects,
@@ -229,12 +227,6 @@ def _check_headers(name: str, headers: Mapping[str, str] | None) -> None:
         if headers is not None and not isinstance(headers[header], str):
             kind = type(headers[header]).__name__
             raise UsageError(f"{name} takes a mapping of text to text; the value of {header!r} is of type {kind}")
-
-
-def _timeouts_of(given: Timeouts | None, otherwise: Timeouts) -> Timeouts:
-    if given is not None and not isinstance(given, Timeouts):
-        raise UsageError(f"timeout takes Timeouts(...), not {given!r}")
-    return given if given is not None else otherwise
 
 
 def _query_value(value: object) -> str:
@@ -363,7 +355,7 @@ def create_call(
         headers=_headers(headers, extra_headers, stream),
         body=_json(body),
         stream=stream,
-        timeouts=_timeouts_of(timeout, settings.timeouts),
+        timeouts=timeouts_of(timeout, settings.timeouts),
         resume=resume,
         conversation=conversation,
         parsed_as=text_format,
@@ -402,7 +394,7 @@ def response_call(
         url=settings.url(response_path(response_id) + action, {**query, **(extra_query or {})}),
         headers=_headers({}, extra_headers, stream),
         stream=stream,
-        timeouts=_timeouts_of(timeout, settings.timeouts),
+        timeouts=timeouts_of(timeout, settings.timeouts),
         resume=resume,
     )
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, cast
 
 import attrs
@@ -102,9 +103,12 @@ def open_source(source: Any) -> Source:
         return _response_source(source)
     if is_response(getattr(source, "http_response", None)):  # the OpenAI SDK's with_raw_response
         return _response_source(source.http_response)
-    if hasattr(source, "read") and not hasattr(source, "__aiter__"):
+    if hasattr(source, "seek") and inspect.iscoroutinefunction(getattr(source, "read", None)):
+        reads = _areads(source)
+        return Source(aitems=reads, aclose=reads.aclose)
+    if hasattr(source, "read") and not _has(source, "__aiter__"):
         return Source(items=_reads(source))
-    if hasattr(source, "__aiter__") or hasattr(source, "__iter__"):
+    if _has(source, "__aiter__") or _has(source, "__iter__"):
         return _sdk_source(source) or _iterable_source(source)
     if hasattr(source, "__enter__") or hasattr(source, "__aenter__"):
         return _context_source(source)
@@ -115,6 +119,11 @@ def open_source(source: Any) -> Source:
         f"{type(source).__name__} is no source; a source is an HTTP response, a path, an open binary file, bytes, or "
         "an iterable or async iterable of bytes, frames, mappings or events"
     )
+
+
+def _has(source: object, method: str) -> bool:
+    """Whether `iter` or `aiter` would find *method*: not where the object only passes it on to another."""
+    return getattr(type(source), method, None) is not None
 
 
 # --- bytes and files -------------------------------------------------------------------------------------------------
@@ -145,16 +154,25 @@ def _reads_at(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
 
 def _reads(file: Any) -> Iterator[bytes]:
     read = getattr(file, "read1", None) or file.read  # read1 gives what a pipe has, read waits for all of it
-    while True:
-        chunk = read(_CHUNK)
-        if isinstance(chunk, str):
-            raise UsageError('the source is a text file; open it in binary: open(path, "rb")')
-        if not isinstance(chunk, bytes):
-            discard(chunk)
-            raise UsageError(f"read() of the source {type(file).__name__} gives {type(chunk).__name__}, not bytes")
-        if not chunk:
-            return
+    while chunk := _checked(read(_CHUNK), file):
         yield chunk
+
+
+async def _areads(file: Any) -> AsyncGenerator[bytes, None]:
+    """A file of anyio or trio, whose ``wrapped`` is the plain one, or of aiofiles: read by chunks, not by lines."""
+    read = file.read1 if hasattr(getattr(file, "wrapped", file), "read1") else file.read
+    while chunk := _checked(await read(_CHUNK), file):
+        yield chunk
+
+
+def _checked(chunk: Any, file: object) -> bytes:
+    """What was read from *file*, if it is bytes."""
+    if isinstance(chunk, str):
+        raise UsageError('the source is a text file; open it in binary: open(path, "rb")')
+    if not isinstance(chunk, bytes):
+        discard(chunk)
+        raise UsageError(f"read() of the source {type(file).__name__} gives {type(chunk).__name__}, not bytes")
+    return chunk
 
 
 # --- iterables -------------------------------------------------------------------------------------------------------
@@ -162,10 +180,10 @@ def _reads(file: Any) -> Iterator[bytes]:
 
 def _iterable_source(source: Any) -> Source:
     made = Source()
-    if hasattr(source, "__iter__"):
+    if _has(source, "__iter__"):
         made.items = iter(source)
         made.close = _closing(made.items, source)
-    if hasattr(source, "__aiter__"):
+    if _has(source, "__aiter__"):
         made.aitems = aiter(source)
         made.aclose = _aclosing(made.aitems, source)
     return made

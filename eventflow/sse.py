@@ -301,13 +301,16 @@ def encode(
     empty *id* resets the last event id of the reader; *retry* is in ms.
 
     Raises:
-        UsageError: A line end or NUL in *event*, *id* or *comment*; a lone surrogate; a *retry* that no reader takes.
+        UsageError: Something that is no text; a line end or NUL in *event*, *id* or *comment*; a lone surrogate; a
+            *retry* that no reader takes.
 
     >>> encode(event="ping", data="{}")
     b'event: ping\ndata: {}\n\n'
     """
-    for name, value in (("event", event), ("id", id), ("comment", comment)):
-        if value and _UNSENDABLE.search(value):
+    for name, value in (("event", event), ("id", id), ("comment", comment), ("data", data)):
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{name} takes text, not {type(value).__name__}: make a str of it first")
+        if name != "data" and value and _UNSENDABLE.search(value):
             raise UsageError(f"{name} '{excerpt(value)}' has a line end or NUL in it: take it out, or send it as data")
     if retry is not None and not (type(retry) is int and 0 <= retry < 10**_RETRY_DIGITS):
         raise UsageError(f"retry is {excerpt(repr(retry))}: give whole milliseconds, an int below 10**{_RETRY_DIGITS}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from eventflow.errors import StreamTimeout, UsageError
 
-__all__ = ["Timeouts", "Timers"]
+__all__ = ["Timeouts", "Timers", "timeouts_of"]
+
+T = TypeVar("T")
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -36,6 +38,13 @@ class Timeouts:
     first_event: float | None = attrs.field(default=120, validator=_positive)
     idle: float | None = attrs.field(default=120, validator=_positive)
     total: float | None = attrs.field(default=None, validator=_positive)
+
+
+def timeouts_of(given: Timeouts | None, otherwise: T) -> Timeouts | T:
+    """What an argument ``timeouts`` means; raises `UsageError` where it is something else."""
+    if given is not None and not isinstance(given, Timeouts):
+        raise UsageError(f"timeout takes Timeouts(...), not {given!r}")
+    return given if given is not None else otherwise
 
 
 class Timers:

@@ -38,6 +38,7 @@ from eventflow import (
     Event,
     FunctionCallArgumentsDelta,
     HandlerFailed,
+    Limits,
     OutputItemAdded,
     OutputItemDone,
     Plugin,
@@ -47,6 +48,7 @@ from eventflow import (
     StreamError,
     TextDelta,
     TextDone,
+    Timeouts,
     ToolCall,
     UnknownEvent,
     acollect,
@@ -317,6 +319,17 @@ def test_handler_when_it_cannot_be_called(handler: Any, message: str) -> None:
     """A handler that cannot take an event is refused when it is registered."""
     with pytest.raises(UsageError, match=message):
         Dispatcher().on("*")(handler)
+
+
+@pytest.mark.parametrize("value", [5, 0, {}, "5", Timeouts, Limits])
+def test_dispatcher_when_its_bounds_are_something_else(value: Any) -> None:
+    """What are no `Timeouts` and no `Limits` is refused when the dispatcher is made, by name."""
+    with pytest.raises(UsageError, match=r"timeouts takes Timeouts\(\.\.\.\), not"):
+        Dispatcher(timeouts=value)
+    with pytest.raises(UsageError, match=r"limits takes Limits\(\.\.\.\), not"):
+        Dispatcher(limits=value)
+    with pytest.raises(UsageError, match=r"limits takes Limits\(\.\.\.\), not"):
+        collect([], limits=value)
 
 
 def test_decorator_when_applied_returns_the_function() -> None:

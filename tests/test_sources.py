@@ -20,6 +20,7 @@ import anyio
 import httpx
 import httpx2
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from scenarios import AsyncWatched, Watched, answer, block, body, completed, created, delta, deltas, error, failed
@@ -83,6 +84,55 @@ def test_source_when_it_is_a_path(tmp_path: Path) -> None:
         assert Dispatcher().run(source).events == 3005
         for _ in Dispatcher().stream(source):
             break  # an unclosed file would be a warning, and warnings are errors
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_source_when_it_is_a_file_of_anyio_or_trio(tmp_path: Path, backend: str, buffering: int) -> None:
+    """It passes the methods of the plain file on, but is read as what it is, from where it stands, and left open."""
+    path = tmp_path / "stream.sse"
+    path.write_bytes(b"skipped" + LONG)
+
+    async def read(opened: Any) -> None:
+        async with opened as file:
+            await file.read(7)
+            assert (await Dispatcher().arun(file)).events == 3005
+            assert await file.read(1) == b""  # a closed one would raise
+            with pytest.raises(UsageError, match="asynchronous"):
+                Dispatcher().run(file)
+
+    async def main() -> None:
+        await read(await anyio.open_file(path, "rb", buffering=buffering))
+        if backend == "trio":
+            await read(await trio.open_file(path, "rb", buffering=buffering))
+        async with await anyio.open_file(path) as text:
+            with pytest.raises(UsageError, match="open it in binary"):
+                await Dispatcher().arun(text)
+
+    anyio.run(main, backend=backend)
+
+
+def test_source_when_it_only_passes_methods_on_is_what_its_class_says() -> None:
+    """An attribute ``__iter__`` that the class does not have is nothing that can be iterated."""
+
+    class Passing:
+        def __init__(self, to: Any) -> None:
+            self._to = to
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._to, name)
+
+    class Events(Passing):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield BODY
+
+    assert asyncio.run(Dispatcher().arun(Events([b"other"]))).text == "ab"
+    with pytest.raises(UsageError, match="asynchronous"):
+        Dispatcher().run(Events([b"other"]))
+    with pytest.raises(UsageError, match="Passing is no source"):
+        Dispatcher().run(Passing([BODY]))
+    with pytest.raises(UsageError, match="Passing is no source"):
+        asyncio.run(Dispatcher().arun(Passing(Events(BODY))))
 
 
 def test_source_when_it_is_a_path_in_an_async_run(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -652,6 +652,14 @@ def test_encode_refuses_line_ends_and_nul_in_one_line_fields(char: str) -> None:
             encode(id=position, data="x")
         with pytest.raises(UsageError, match=r"comment .*line end or NUL"):
             encode(comment=position, data="x")
+
+
+@pytest.mark.parametrize("field", ["event", "id", "comment", "data"])
+@pytest.mark.parametrize("value", [b"x", b"", 0, bytearray(b"x"), ["x"]])
+def test_encode_refuses_what_is_no_text(field: str, value: Any) -> None:
+    """Bytes and all else that is no text are a named error in every field, also where they are empty."""
+    with pytest.raises(UsageError, match=f"{field} takes text, not {type(value).__name__}"):
+        encode(**{field: value})
 
 
 def test_encode_refuses_lone_surrogates_anywhere() -> None:
