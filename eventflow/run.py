@@ -80,6 +80,7 @@ class Run:
         self._interrupt: Any = None
         self._steps: Any = None  # of a run that is pushed
         self._fed = threading.Lock()
+        self._left = False  # whether the block of `open` was left
         self._finished = False
         self._timeouts = timeouts
         self._clock = clock
@@ -248,15 +249,16 @@ class Run:
     def feed(self, item: Any) -> None:
         """Push form: give the run a chunk, frame, mapping or event; returns when its handlers have run.
 
-        After the terminal event nothing more is looked at.
+        After the terminal event nothing more is looked at, and behind the block nothing more is taken.
 
         Raises:
-            UsageError: The run was not opened with ``open()``.
+            UsageError: The run was not opened with ``open()``, or its block was left.
             Exception: Whatever `Dispatcher.run` raises.
         """
         if self._steps is None or self.is_async:
             hint = "await run.afeed(...)" if self.is_async else "a run over a source feeds itself"
             raise UsageError(f"feed() is for runs made with open(); {hint}")
+        self._check_entered()
         self._push(item)
 
     async def afeed(self, item: Any) -> None:
@@ -264,6 +266,7 @@ class Run:
         if self._steps is None or not self.is_async:
             hint = "a run over a source feeds itself" if self.is_async else "use run.feed(...)"
             raise UsageError(f"afeed() is for runs made with aopen(); {hint}")
+        self._check_entered()
         await self._apush(item)
 
     def tick(self) -> float:
@@ -308,6 +311,10 @@ class Run:
     def _check_unopened(self) -> None:
         if self._steps is not None:
             raise UsageError(f"run {self.id} was opened before; call open() again for another run")
+
+    def _check_entered(self) -> None:
+        if self._left:
+            raise UsageError(f"run {self.id} is over: its block was left; nothing takes what is fed now")
 
     async def _aopen_push(self) -> None:
         self._check_unopened()

@@ -125,6 +125,7 @@ class Push:
         return self._run
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._run._left = True
         if error is None:
             self._run._push(END)
             return
@@ -145,6 +146,7 @@ class AsyncPush:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self._run._left = True
         if error is None:
             await self._run._apush(END)
             return

@@ -1184,6 +1184,43 @@ def test_push_when_left() -> None:
     assert left.text == "a"
 
 
+@pytest.mark.parametrize("how", ["completed", "truncated", "failed", "cancelled", "exception"])
+def test_push_when_fed_behind_its_block_is_refused(how: str) -> None:
+    """However the block was left, what is fed later would be lost, so it is an error; within the block it is not."""
+    pieces = [body(AB[:3]), body({"completed": AB[3:], "failed": [error(), failed()]}.get(how, [])), body([delta("")])]
+    late = pytest.raises(UsageError, match=r"run run_\w+ is over: its block was left")
+
+    def leave(run: Run) -> None:
+        if how == "cancelled":
+            run.cancel()
+        if how == "exception":
+            raise KeyError
+
+    def main() -> Run:
+        with contextlib.suppress(KeyError), Dispatcher().open(check=False) as run:
+            for piece in pieces:
+                run.feed(piece)
+            leave(run)
+            run.feed(pieces[2])
+        with late:
+            run.feed(pieces[2])
+        return run
+
+    async def amain() -> Run:
+        with contextlib.suppress(KeyError):
+            async with Dispatcher().aopen(check=False) as run:
+                for piece in pieces:
+                    await run.afeed(piece)
+                leave(run)
+                await run.afeed(pieces[2])
+        with late:
+            await run.afeed(pieces[2])
+        return run
+
+    statuses = {main().status, asyncio.run(amain()).status}
+    assert statuses == {"cancelled" if how == "exception" else how}
+
+
 def test_push_when_the_error_comes_with_a_feed() -> None:
     """The feed that ends the stream badly raises, once; leaving the block is quiet then."""
     flow = Dispatcher()
