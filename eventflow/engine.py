@@ -506,8 +506,10 @@ class Engine:
         if not self._keep and self._unheard(frame):
             self._count += 1
             return
-        if not frame.data or frame.data.isspace():  # a ping
-            return
+        if not frame.data or frame.data.isspace():
+            if frame.event != "error":  # a ping
+                return
+            frame = Frame(frame.event, "{}", frame.id)  # its name says it all
         try:
             if self._wire is None:
                 if tells_nothing(frame):

@@ -41,7 +41,7 @@ class Timeouts:
 
 
 def timeouts_of(given: Timeouts | None, otherwise: T) -> Timeouts | T:
-    """What an argument ``timeouts`` means; raises `UsageError` where it is something else."""
+    """What an argument ``timeout`` means; raises `UsageError` where it is something else."""
     if given is not None and not isinstance(given, Timeouts):
         raise UsageError(f"timeout takes Timeouts(...), not {given!r}")
     return given if given is not None else otherwise

@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import anyio
@@ -75,6 +76,7 @@ from eventflow.errors import (
 from eventflow.events import encode_json
 from eventflow.snapshot import Snapshot
 from eventflow.sse import Frame
+from eventflow.testing import stream
 
 AB = answer("a", "b")
 BACKENDS = ("asyncio", "trio")
@@ -322,6 +324,22 @@ def test_api_error_when_the_name_alone_tells() -> None:
     for data in ("upstream died", '["upstream died"]'):
         with pytest.raises(APIStreamError, match="upstream died"):
             Dispatcher().run(body(AB[:3]) + f"event: error\ndata: {data}\n\n".encode())
+
+
+@pytest.mark.parametrize("wire", ["responses", "chat", "anthropic", "gemini"])
+@pytest.mark.parametrize("after", [0, 3])
+def test_api_error_when_its_event_is_empty(wire: Any, after: int) -> None:
+    """An ``error`` frame without data, or with an empty object, is an error event on every wire, wherever it comes."""
+    begun = b"".join(stream("Hello, you there", wire=wire, chunk=None).blocks[:after])
+    for data in (b"data:", b"data: ", b"data: \ndata:", b"data: {}"):
+        for end in (b"\n", b"\r\n"):
+            source = begun + end.join((b"event: error", data, b"", b""))
+            for chunks, named, keep in product((source, bytewise(source)), (None, wire), (True, False)):
+                run = Dispatcher(snapshot=keep).run(chunks, wire=named, check=False)
+                assert isinstance(run.error, APIStreamError)
+                assert (run.status, run.error.code) == ("failed", None)
+    with pytest.raises(StreamTruncated):  # a ping is none
+        Dispatcher().run(begun + b"event: ping\ndata:\n\n", wire=wire)
 
 
 def test_api_error_when_failed_follows() -> None:

@@ -102,7 +102,10 @@ def _type_in(frame: Frame) -> str | None:
 
 def tells_nothing(frame: Frame) -> bool:
     """Whether a frame may come on any wire: a ping, an empty object, an end mark."""
-    return frame.event in PINGS or frame.data.strip() in ("{}", "[DONE]") or _type_in(frame) in PINGS
+    data = frame.data.strip()
+    if data == "[DONE]" or (data == "{}" and frame.event != "error"):
+        return True
+    return frame.event in PINGS or _type_in(frame) in PINGS
 
 
 def detect(frame: Frame, limits: Limits) -> Wire:
