@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, dataclass_transform, final, overload
 
@@ -113,6 +114,7 @@ class Plugin:
             attrs.define(slots=False, eq=False, field_transformer=_checked)(cls)
         except (TypeError, ValueError, attrs.exceptions.UnannotatedAttributeError) as error:
             raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
+        _check_async(cls)
 
     def open(self) -> None:
         """Called once per dispatcher, before its first run: acquire what runs share."""
@@ -166,6 +168,19 @@ def _check_fields(cls: type) -> None:
             raise PluginError(
                 f"plugin {cls.__qualname__}: the default of {name} is a {kind} that all runs would share; write "
                 f"state(factory={kind}) for a run's own, attrs.field(factory={kind}) for configuration"
+            )
+
+
+def _check_async(cls: type) -> None:
+    """What is awaited once cannot be an async generator: nobody would take what that yields."""
+    events = " that returns a list of events"
+    methods = [(name, "transform", events) for name, mark in marked_methods(cls) if mark.kind == "transform"]
+    methods += [("start", "hook", ""), ("finish", "hook", events), ("stop", "hook", "")]
+    for name, kind, gives in methods:
+        if inspect.isasyncgenfunction(getattr(cls, name)):
+            raise PluginError(
+                f"plugin {cls.__qualname__}: {name} is an async generator, which a {kind} cannot be; make it an async "
+                f"method{gives}"
             )
 
 

@@ -8,7 +8,7 @@ import importlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from eventflow import (
     Response,
     ResponseCompleted,
     Run,
+    StreamError,
     TextDelta,
     TextDone,
     configured,
@@ -150,6 +151,28 @@ def test_class_when_malformed() -> None:
     """What attrs refuses, as a required field after an optional one, is a `PluginError` that names the class."""
     with pytest.raises(PluginError, match="plugin Wrong: "):
         type("Wrong", (Plugin,), {"__annotations__": {"a": int, "b": int}, "a": 1, "__qualname__": "Wrong"})
+
+
+@pytest.mark.parametrize("name", ["passed", "start", "finish", "stop"])
+def test_method_when_an_async_generator(name: str) -> None:
+    """Nobody would take what a transform or hook yields then: refused at definition, inherited or not, with a way."""
+
+    async def gives(self: object, given: object) -> AsyncIterator[Event]:
+        yield TextDelta("x")
+
+    class Base(Plugin):
+        @transform(TextDelta)
+        async def passed(self, event: TextDelta) -> list[Event]:
+            return [event]
+
+        @on(TextDelta)
+        async def heard(self, event: TextDelta) -> AsyncIterator[Event]:  # a handler may be one
+            yield StreamError("x")
+
+    words = rf"plugin Async: {name} is an async generator.*make it an async method"
+    for method in (gives, staticmethod(gives), transform("text")(gives)):
+        with pytest.raises(PluginError, match=words):
+            type("Async", (Base,), {name: method, "__qualname__": "Async"})
 
 
 def test_plugin_when_inherited() -> None:
