@@ -38,7 +38,6 @@ __all__ = [
 
 T = TypeVar("T")
 _STATE = "eventflow.state"
-_MUTABLE = (list, dict, set, bytearray)
 
 
 @final
@@ -78,8 +77,8 @@ def state(
     """
     if (default is attrs.NOTHING) == (factory is None):
         raise PluginError("state() takes either default=... or factory=...")
-    if isinstance(default, _MUTABLE):
-        kind = type(cast("object", default)).__name__
+    if _is_mutable(default):
+        kind = type(default).__name__
         raise PluginError(f"state(default={default!r}) would be shared by all runs; write state(factory={kind})")
     make = factory if factory is not None else lambda: default
     return attrs.field(init=False, factory=make, metadata={_STATE: make})
@@ -115,6 +114,7 @@ class Plugin:
         except (TypeError, ValueError, attrs.exceptions.UnannotatedAttributeError) as error:
             raise PluginError(f"plugin {cls.__qualname__}: {error}") from error
         _check_async(cls)
+        _check_attributes(cls)
 
     def open(self) -> None:
         """Called once per dispatcher, before its first run: acquire what runs share."""
@@ -157,17 +157,27 @@ class Plugin:
         return Pipeline(self, other)
 
 
+def _is_mutable(value: object) -> bool:
+    """Whether a value is one to change, by the rule of dataclasses: it cannot be hashed."""
+    return type(value).__hash__ is None
+
+
 def _check_fields(cls: type) -> None:
     annotated = vars(cls).get("__annotations__", {})
     for name in ("open", "close", "start", "receive", "finish", "stop"):
         if name in annotated:
             raise PluginError(f"plugin {cls.__qualname__}: {name} is a hook, and no name for a field")
+
+
+def _check_attributes(cls: type) -> None:
+    """What is no field, but looks as if it were one of a run; a constant is told by its name."""
+    annotated = vars(cls).get("__annotations__", {})
     for name, value in vars(cls).items():
-        if name in annotated and isinstance(value, _MUTABLE):
-            kind = type(cast("object", value)).__name__
+        if name not in annotated and not name.isupper() and not name.startswith("__") and _is_mutable(value):
+            kind = type(value).__name__
             raise PluginError(
-                f"plugin {cls.__qualname__}: the default of {name} is a {kind} that all runs would share; write "
-                f"state(factory={kind}) for a run's own, attrs.field(factory={kind}) for configuration"
+                f"plugin {cls.__qualname__}: {name} is a {kind} that all runs would share; write {name}: ... = "
+                f"state(factory={kind}) for a run's own, or annotate it as ClassVar if sharing is meant"
             )
 
 
@@ -186,6 +196,13 @@ def _check_async(cls: type) -> None:
 
 def _checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     """The fields of a plugin class; those that decorators name are checked when a plugin is made."""
+    for field in fields:
+        if _is_mutable(field.default):
+            kind = type(cast("object", field.default)).__name__
+            raise PluginError(
+                f"plugin {cls.__qualname__}: the default of {field.name} is a {kind} that all runs would share; write "
+                f"state(factory={kind}) for a run's own, attrs.field(factory={kind}) for configuration"
+            )
     checks: dict[str, Callable[..., object]] = {}
     for method, mark in marked_methods(cls):
         for name in mark.fields:

@@ -8,9 +8,10 @@ import importlib
 import json
 import sys
 import threading
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -130,13 +131,57 @@ def test_attributes_when_not_declared_as_state() -> None:
     assert flow.run([completed()])[Sets].last is None
 
 
-@pytest.mark.parametrize("value", [[], {}, set(), bytearray()], ids=repr)
+class Changing:
+    """Compared by what it holds, which may change, so that it has no hash."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "changing"
+
+
+MUTABLE = [[], {}, set(), bytearray(), deque(), Counter(), Changing()]
+
+
+@pytest.mark.parametrize("value", MUTABLE, ids=repr)
 def test_defaults_when_mutable(value: Any) -> None:
     """A mutable default is refused when the class is defined, with what to write instead; in `state` as well."""
     with pytest.raises(PluginError, match=rf"Shares.*the default of own is a {type(value).__name__} .*state\(factory="):
         type("Shares", (Plugin,), {"__annotations__": {"own": object}, "own": value, "__qualname__": "Shares"})
+    field = attrs.field(default=value)
+    with pytest.raises(PluginError, match=r"Shares.*the default of own is a"):
+        type("Shares", (Plugin,), {"__annotations__": {"own": object}, "own": field, "__qualname__": "Shares"})
     with pytest.raises(PluginError, match=r"would be shared by all runs; write state\(factory="):
         state(default=value)
+
+
+@pytest.mark.parametrize("value", MUTABLE, ids=repr)
+def test_attribute_when_it_is_mutable_and_no_field(value: Any) -> None:
+    """What all runs would share unseen is refused with two ways out; a constant and a `ClassVar` say that they do."""
+    with pytest.raises(PluginError, match=rf"Shares: own is a {type(value).__name__} .*state\(factory=.*ClassVar"):
+        type("Shares", (Plugin,), {"own": value, "__qualname__": "Shares"})
+
+    class Says(Plugin):
+        OWN = value
+        _OWN = value
+        own: ClassVar[object] = value
+
+        def made(self) -> object:
+            return self.OWN, self._OWN, self.own
+
+    assert Says().made() == (value, value, value)
+
+
+def test_default_when_it_can_be_hashed_is_taken() -> None:
+    """An object with an identity of its own, a lock or an open log, is what runs are meant to share."""
+
+    class Holds(Plugin):
+        lock: Any = threading.Lock()
+        kind: Any = list
+        words: Any = ("a",)
+        plain = object()
+
+    assert Holds().lock is Holds().lock
 
 
 def test_state_when_written_wrongly() -> None:
