@@ -437,6 +437,27 @@ def test_bad_streams_end_with_one_line_and_a_code(stream: bytes, code: int, said
     assert [line.split(",")[0] for line in lines[-1:]] == ([f"-- {closing}"] if closing else [])
 
 
+@pytest.mark.parametrize("arguments", [("--raw",), ("--raw", "--json"), ()])
+@pytest.mark.parametrize(
+    "stream", [b"<!doctype html>\n<p>no" + b"x" * 70_000, b'{"error": {}}\n\n'], ids=["html", "json"]
+)
+def test_what_is_no_stream_ends_alike_raw_or_not(arguments: tuple[str, ...], stream: bytes) -> None:
+    """A page instead of a stream is called so, with its size and its beginning, whatever is to be shown of it."""
+    done = eventflow("tail", *arguments, "-", stdin=stream)
+    assert (done.returncode, done.stdout) == (2, b"")
+    (line,) = done.stderr.decode().splitlines()
+    said = f"eventflow: no server-sent event in {len(stream):,} bytes: this is no event stream. It begins with "
+    assert line.startswith(said + repr(stream[:9].decode())[:-1])
+
+
+@pytest.mark.parametrize("stream", [b"", b": only a comment\n\n", b"<p>\ndata: all the same\n\n"])
+def test_raw_when_it_may_be_a_stream_is_no_error(stream: bytes) -> None:
+    """Without frames it is an empty stream; with frames its beginning does not matter."""
+    done = eventflow("tail", "--raw", "-", stdin=stream)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (b"[message] all the same\n" if b"data" in stream else b"")
+
+
 def test_error_events_are_shown_where_they_come() -> None:
     """In the stream's order, by code and message; an error without words too."""
     done = eventflow("tail", "-", stdin=body(added(), delta("par"), {"type": "error", **FAULT}, FAILED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import click
 from eventflow import sse
 from eventflow.cli.output import echo, show_json
 from eventflow.dispatcher import Dispatcher
-from eventflow.errors import DecodeError, UsageError
+from eventflow.errors import DecodeError, UsageError, excerpt
 from eventflow.printable import printable
 from eventflow.sources import open_source
 
 __all__ = ["show", "tail"]
+
+_HEAD = 256  # bytes of a file kept for the message that it is no event stream
 
 
 @click.command()
@@ -77,8 +80,16 @@ def show(flow: Dispatcher, source: Any, *, as_json: bool, selects: tuple[str, ..
 def _show_frames(source: Any, as_json: bool) -> None:
     opened = open_source(source)
     assert opened.items is not None
+    head, size, frames = b"", 0, 0
+
+    def noted(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        nonlocal head, size
+        for chunk in chunks:
+            head, size = head + chunk[: _HEAD - len(head)], size + len(chunk)
+            yield chunk
+
     try:
-        for frame in sse.decode(opened.items):
+        for frames, frame in enumerate(sse.decode(noted(opened.items)), 1):  # noqa: B007  # counted
             if as_json:
                 record = {"event": frame.event, "data": frame.data, "id": frame.id}
                 echo(printable(json.dumps(record, ensure_ascii=False)).encode() + b"\n")
@@ -86,3 +97,7 @@ def _show_frames(source: Any, as_json: bool) -> None:
                 echo(f"[{printable(frame.event)}] {printable(frame.data)}\n")
     finally:
         opened.close()
+    if not frames and not sse.plausible(head):
+        raise DecodeError(
+            f"no server-sent event in {size:,} bytes: this is no event stream. It begins with {excerpt(head)!r}"
+        )
