@@ -13,11 +13,28 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
-from eventflow.errors import DecodeError, HTTPStatusError, StreamTruncated, UnexpectedContentType, excerpt
+from eventflow.errors import (
+    DecodeError,
+    HTTPStatusError,
+    StreamTruncated,
+    UnexpectedContentType,
+    UsageError,
+    excerpt,
+)
 from eventflow.json_array import begins_array
 from eventflow.sse import plausible
 
-__all__ = ["abody_of", "body_at_hand", "body_of", "interrupter", "is_response", "refusal_of", "shut_down", "slices"]
+__all__ = [
+    "abody_of",
+    "body_at_hand",
+    "body_of",
+    "check_unread",
+    "interrupter",
+    "is_response",
+    "refusal_of",
+    "shut_down",
+    "slices",
+]
 
 _CHUNK = 64 * 1024  # bytes given out at once
 _GZIP = b"\x1f\x8b"  # what every member of gzip begins with
@@ -40,6 +57,16 @@ def body_at_hand(response: Any) -> bytes | None:
     return body if isinstance(body, bytes) else None
 
 
+def check_unread(response: Any, *, also_closed: bool = True) -> None:
+    """Raise `UsageError` for a response that has nothing more to give: it was read, or closed, before it came here."""
+    read = getattr(response, "is_stream_consumed", False)
+    if read or (also_closed and getattr(response, "is_closed", False)):
+        raise UsageError(
+            f"the response was {'read' if read else 'closed'} already, and nothing of it is left; a response is good "
+            "for one run, so send the request again, or read() it first to run over it more than once"
+        )
+
+
 def body_of(response: Any, body: bytes | None = None, *, document: bool = False) -> Iterator[bytes]:
     """The bytes of a response as they come, unpacked.
 
@@ -53,7 +80,10 @@ def body_of(response: Any, body: bytes | None = None, *, document: bool = False)
         UnexpectedContentType: It is no event stream.
         DecodeError: What is compressed cannot be unpacked.
         StreamTruncated: What is compressed was cut off.
+        UsageError: The response was read or closed already.
     """
+    if body is None:
+        check_unread(response)  # it may have been read since it was opened
     judge = _Head(response, document=document)
     chunks = iter(response.iter_raw() if body is None else slices(body))
     for raw in chunks:
@@ -73,6 +103,7 @@ async def abody_of(response: Any, body: bytes | None = None, *, document: bool =
         for chunk in body_of(response, body, document=document):
             yield chunk
         return
+    check_unread(response)
     async with contextlib.aclosing(response.aiter_raw()) as raws:
         satisfied = False
         async for raw in raws:

@@ -16,7 +16,7 @@ import attrs
 
 from eventflow.errors import ConnectionFailed, UsageError
 from eventflow.events import Event, Response
-from eventflow.http import abody_of, body_at_hand, body_of, interrupter, is_response, refusal_of, slices
+from eventflow.http import abody_of, body_at_hand, body_of, check_unread, interrupter, is_response, refusal_of, slices
 from eventflow.outcome import Position
 from eventflow.sse import Frame
 from eventflow.timers import Timeouts
@@ -287,6 +287,8 @@ def _sync_items(source: Source) -> Iterator[Any]:
 def _response_source(response: Any) -> Source:
     made = Source(request_id=response.headers.get("x-request-id"))
     body = body_at_hand(response)
+    if body is None:
+        check_unread(response, also_closed=False)  # a run of the wrong kind closes it, and says so each time
     stream = getattr(response, "stream", None)
     if body is not None or hasattr(stream, "__iter__") or not hasattr(response, "aiter_raw"):
         made.items = body_of(response, body)

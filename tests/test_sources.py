@@ -11,7 +11,8 @@ import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -466,6 +467,55 @@ def test_response_when_read_already(library: Any) -> None:
         assert asyncio.run(Dispatcher().arun(response)).text == "ab"
     made = library.Response(200, headers=SSE, content=BODY)
     assert Dispatcher().run(made).text == "ab"
+
+
+@pytest.mark.parametrize("library", CLIENTS)
+@pytest.mark.parametrize("how", ["run", "left", "read", "closed"])
+def test_response_when_nothing_of_it_is_left(library: Any, how: str) -> None:
+    """A streamed response that was read or closed, before the run or since it was opened, is wrong use, no cut."""
+    what = "closed" if how == "closed" else "read"
+    refused = partial(pytest.raises, UsageError, match=f"the response was {what} already.*send the request again")
+    stream, flow = Body(library, [BODY[:50], BODY[50:]]), Dispatcher()
+    client, aclient = client_for(library, stream)
+
+    with client:
+        response = client.send(client.build_request("POST", "http://test/"), stream=True)
+        opened = flow.stream(response)
+        if how == "left":
+            for _ in flow.stream(response):
+                break
+        elif how == "read":
+            next(response.iter_bytes())
+        elif how == "closed":
+            response.close()
+        else:
+            flow.run(response)
+        with refused():
+            flow.run(response, check=False)
+        with refused():
+            list(opened)
+
+    async def main() -> None:
+        async with aclient:
+            response = await aclient.send(aclient.build_request("POST", "http://test/"), stream=True)
+            opened = flow.astream(response)
+            if how == "left":
+                async with flow.astream(response) as events:
+                    async for _ in events:
+                        break
+            elif how == "read":
+                async with aclosing(response.aiter_bytes()) as chunks:
+                    await anext(chunks)
+            elif how == "closed":
+                await response.aclose()
+            else:
+                await flow.arun(response)
+            with refused():
+                await flow.arun(response, check=False)
+            with refused():
+                [event async for event in opened]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("library", CLIENTS)
