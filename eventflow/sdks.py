@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from eventflow.events import StreamError
+from eventflow.plain import as_mapping
 
 __all__ = ["error_event_in", "wire_object"]
 
@@ -43,8 +44,7 @@ def wire_object(item: Any) -> Mapping[str, Any] | None:
 
 def error_event_in(error: Exception) -> StreamError | None:
     """The event that an SDK has made an exception of, or None: ``APIError`` of openai and all its kin of anthropic."""
-    body = getattr(error, "body", None)
+    body: Any = getattr(error, "body", None)
     if body is None or not any(kind.__name__ == "APIError" for kind in type(error).__mro__):
         return None
-    whole = isinstance(body, Mapping) and "error" in body
-    return StreamError.from_wire(cast("Mapping[str, Any]", body) if whole else {"error": body})
+    return StreamError.from_wire(body if "error" in as_mapping(body) else {"error": body})

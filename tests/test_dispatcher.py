@@ -324,8 +324,8 @@ def test_handler_when_it_cannot_be_called(handler: Any, message: str) -> None:
 @pytest.mark.parametrize("value", [5, 0, {}, "5", Timeouts, Limits])
 def test_dispatcher_when_its_bounds_are_something_else(value: Any) -> None:
     """What are no `Timeouts` and no `Limits` is refused when the dispatcher is made, by name."""
-    with pytest.raises(UsageError, match=r"timeouts takes Timeouts\(\.\.\.\), not"):
-        Dispatcher(timeouts=value)
+    with pytest.raises(UsageError, match=r"timeout takes Timeouts\(\.\.\.\), not"):
+        Dispatcher(timeout=value)
     with pytest.raises(UsageError, match=r"limits takes Limits\(\.\.\.\), not"):
         Dispatcher(limits=value)
     with pytest.raises(UsageError, match=r"limits takes Limits\(\.\.\.\), not"):
