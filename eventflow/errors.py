@@ -77,7 +77,7 @@ class EventflowError(Exception):
     Messages and notes may quote what a peer or a model wrote: they are one line each, control characters escaped.
 
     Attributes:
-        message: What happened, where, and what to do.
+        message: What happened, where, and what to do: ``str(error)``, but for `APIStreamError`.
         partial: The `Response` as received up to the error, or None when nothing was under way.
         run: The `Run` that ended with this error, or None outside a run.
         result: What an `Agent` had done until then, its `AgentResult`, or None outside an agent.
@@ -229,9 +229,10 @@ class SequenceError(EventflowError):
 
 @final
 class APIStreamError(EventflowError):
-    """The API reported an error inside the stream, in whatever shape.
+    """The API reported an error inside the stream, in whatever shape; ``str(error)`` says so, and all that it told.
 
     Attributes:
+        message: The API's own text, ``""`` where it gave none.
         code: The API's code (``"rate_limit_exceeded"``), or None.
         type: The API's error type, or None.
         param: The request parameter that the API blames, or None.
@@ -249,7 +250,10 @@ class APIStreamError(EventflowError):
         param: str | None = None,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        name = " ".join(word for word in (code, f"({type})" if type and type != code else None) if word)
+        reason = ": ".join(part for part in (name, message) if part) or "no reason given"
+        super().__init__(f"the API reported an error in the stream: {reason}")
+        self.message = printable(message)
         self.code = code
         self.type = type
         self.param = param

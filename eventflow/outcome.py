@@ -150,10 +150,8 @@ class Outcome:
         param: str | None,
         status: int | None = None,
     ) -> APIStreamError:
-        name = " ".join(word for word in (code, f"({kind})" if kind and kind != code else None) if word)
-        reason = ": ".join(part for part in (name, message) if part) or "no reason given"
         error = APIStreamError(
-            f"the API reported an error in the stream: {reason}",
+            message or "",
             code=code,
             type=kind,
             param=param,

@@ -67,7 +67,7 @@ def test_error_when_pickled_or_copied(error: EventflowError) -> None:
         assert type(twin) is type(error)
         assert {**vars(twin), "run": None} == {**vars(error), "run": None}
         assert twin.run is None
-        assert str(twin) == str(error) == twin.message
+        assert str(twin) == str(error)
         assert (twin.retryable, twin.phase) == (error.retryable, error.phase)
 
 
@@ -76,7 +76,7 @@ def test_error_when_made_without_anything(cls: type[EventflowError]) -> None:
     """It has what every error has."""
     error = cls()
     assert error.partial is error.run is None
-    assert error.message == str(error)
+    assert (error.message == str(error)) is not isinstance(error, APIStreamError)
     assert isinstance(error.retryable, bool)
     assert error.phase in (None, "connect", "headers", "stream", "decode", "handler", "tool")
 
@@ -107,6 +107,26 @@ def test_limit_exceeded_when_it_has_no_message() -> None:
     what = "event_bytes is limited to 8,388,608 and 9,000,000 was reached"
     assert error.message == f"{what}; raise Limits(event_bytes=...) if that is expected"
     assert LimitExceeded("too much").message == "too much"
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ({"message": "slow", "code": "rate_limit", "type": "requests"}, "rate_limit (requests): slow"),
+        ({"message": "slow", "code": "x", "type": "x"}, "x: slow"),
+        ({"message": "slow"}, "slow"),
+        ({"type": "requests"}, "(requests)"),
+        ({"message": "", "param": "input"}, "no reason given"),
+        ({"message": "two\nlines\x1b"}, "two\\nlines\\u001b"),
+    ],
+)
+def test_api_error_when_it_is_shown(told: dict[str, Any], text: str) -> None:
+    """``message`` is what the API said, and nothing where it said nothing; the sentence has all of it, on one line."""
+    error = APIStreamError(**told)
+    assert str(error) == f"the API reported an error in the stream: {text}"
+    assert error.message == (text.rpartition(": ")[2] if told.get("message") else "")
+    twin = pickle.loads(pickle.dumps(error))
+    assert (str(twin), twin.message) == (str(error), error.message)
 
 
 @given(st.binary(max_size=50) | st.text(max_size=50), st.integers(0, 20))

@@ -83,7 +83,7 @@ def told(failure: BaseException | None) -> Any:
         return failure
     told_apart = ("run", "frame", "partial", "phase", "retryable")
     own = {name: value for name, value in vars(failure).items() if name not in told_apart}
-    return type(failure), failure.phase, failure.retryable, failure.partial, own
+    return type(failure), str(failure), failure.phase, failure.retryable, failure.partial, own
 
 
 def run_through(way: str, source: Any, *plugins: Plugin, **options: Any) -> tuple[Run, dict[str, Any]]:
@@ -159,6 +159,8 @@ FAULTS: dict[str, Callable[[], Exception | None]] = {
     "timeout": lambda: StreamTimeout("late", timer="idle", seconds=2.5),
     "garbled": lambda: DecodeError("garbled gzip"),
     "bomb": lambda: LimitExceeded(limit="event_bytes", maximum=3, seen=4),
+    "reported": lambda: APIStreamError("its words", code="busy", type="t", param="p", request_id="req_1"),
+    "silent": lambda: APIStreamError(),
     "refused": lambda: HTTPStatusError("no", status=429, excerpt="slow down", request_id="req_1", retry_after=2.0),
     "page": lambda: UnexpectedContentType("a page", content_type="text/html", excerpt="<html>"),
     "sdk": lambda: APIError({"message": "the server's words", "code": "server_error", "type": "server_error"}),

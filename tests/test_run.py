@@ -313,6 +313,7 @@ def test_api_error_when_in_any_shape(
     found = caught.value
     assert (found.code, found.type, found.param, found.retryable) == (code, kind, param, retryable)
     assert words in str(found)
+    assert found.message == (words if words != "no reason given" else "")
     assert found.phase == "stream"
     assert found.partial is not None
     assert found.partial.output_text == "ab"

@@ -76,7 +76,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except EventflowError as error:
-        complain("; ".join((error.message, *getattr(error, "__notes__", ()))))
+        complain("; ".join((str(error), *getattr(error, "__notes__", ()))))
         return _exit_code(error)
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -112,7 +112,7 @@ def _ask_model(plugins: Pipeline) -> AgentResult | None:
         with model_server.model_server(template=model_server.TEMPLATE) as server:
             return ask(server.base_url, server.model, plugins)
     except EventflowError as error:
-        echo(f"\nThe model cannot answer: {printable(error.message)}. This is a recording of one.\n")
+        echo(f"\nThe model cannot answer: {printable(str(error))}. This is a recording of one.\n")
         return None
 
 

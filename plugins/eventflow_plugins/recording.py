@@ -140,8 +140,10 @@ def last_line(
 
 def _error(error: EventflowError) -> _Object:
     details = {name: value for name, value in vars(error).items() if name not in _TOLD and isinstance(value, _SCALARS)}
+    if error.message != str(error):  # it is the API's own text
+        details["message"] = error.message
     name = next(cls.__name__ for cls in type(error).__mro__ if _OURS.get(cls.__name__) is cls)
-    about = {"class": name, "message": error.message, "phase": error.phase, "retryable": error.retryable}
+    about = {"class": name, "message": str(error), "phase": error.phase, "retryable": error.retryable}
     return about | ({"details": details} if details else {})
 
 
@@ -251,9 +253,13 @@ def _end(record: _Object) -> End:
 
 
 def _remade(told: _Object) -> EventflowError:
-    error: EventflowError = _OURS.get(told["class"], StreamInterrupted)(str(told["message"]))
+    message = printable(str(told["message"]))
+    error: EventflowError = _OURS.get(told["class"], StreamInterrupted)(message)
+    error.args = (message,)  # which some classes make a longer one of
     for name, value in told.get("details", {}).items():
-        if name in vars(error) and name not in _TOLD:
+        if name == "message":
+            error.message = printable(str(value))
+        elif name in vars(error) and name not in _TOLD:
             setattr(error, name, value)
     error.phase = told["phase"] if told["phase"] in get_args(Phase) else None
     error.retryable = bool(told["retryable"])
