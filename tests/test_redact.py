@@ -116,6 +116,19 @@ def test_redact_when_patterns_are_ones_own() -> None:
     assert "3 patterns, 1 words" in repr(redact)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_redact_when_its_patterns_are_a_list(kind: Any) -> None:
+    """A list or tuple alone means what is in it; more than one, or something else, is a named error."""
+    given = kind(["a1", re.compile("B2", re.I)])
+    redact = Redact(given, patterns=["c3"], words=["d4"], ready=())
+    assert redact.patterns == (*given, "c3")
+    assert redact.redact("a1 b2 c3 d4 e5") == f"{OUT} {OUT} {OUT} {OUT} e5"
+    assert Redact(kind(), words="d4", ready=()).patterns == ()
+    for wrong in ((given, "a"), (given, given), (kind([given]),), ({"a1"},)):
+        with pytest.raises(UsageError, match="takes patterns as text or compiled from text, not"):
+            Redact(*wrong)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -117,7 +117,8 @@ class Redact(Plugin):
     covered.
 
     Attributes:
-        patterns: Regular expressions, as text or compiled. Those that cannot be found in pieces are refused.
+        patterns: Regular expressions, as text or compiled, one by one or as a list. Those that cannot be found in
+            pieces are refused.
         words: Plain texts to take out, whatever their case, within longer words too.
         ready: Which of the ready patterns: ``api-keys``, ``cards`` (checked by their check digit), ``email``.
         replacement: What stands in the place of a match.
@@ -140,7 +141,7 @@ class Redact(Plugin):
 
     def __init__(
         self,
-        *given: str | re.Pattern[str],
+        *given: str | re.Pattern[str] | Sequence[str | re.Pattern[str]],
         patterns: str | re.Pattern[str] | Iterable[str | re.Pattern[str]] = (),
         words: str | Iterable[str] = (),
         ready: Ready | Iterable[Ready] = ("api-keys", "cards", "email"),
@@ -148,7 +149,9 @@ class Redact(Plugin):
         limit: int = 4096,
     ) -> None:
         more = (patterns,) if isinstance(patterns, str | re.Pattern) else patterns
-        self.patterns = (*given, *more)
+        if len(given) == 1 and isinstance(given[0], list | tuple):
+            given = tuple(given[0])
+        self.patterns = (*cast("tuple[str | re.Pattern[str], ...]", given), *more)
         self.words = (words,) if isinstance(words, str) else tuple(words)
         self.ready = cast("tuple[Ready, ...]", (ready,) if isinstance(ready, str) else tuple(ready))
         self.replacement = replacement
