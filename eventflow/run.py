@@ -324,8 +324,9 @@ class Run:
     def _push(self, item: Any, *, throw: bool = False) -> None:
         if self._finished:
             return
-        with self._feeding():
-            self._send(item, throw=throw)
+        with self._turn(), self._feeding():
+            if not self._finished:  # by another thread's item, which came first
+                self._send(item, throw=throw)
 
     def _send(self, item: Any, *, throw: bool) -> None:
         try:
@@ -342,14 +343,22 @@ class Run:
     async def _apush(self, item: Any, *, throw: bool = False) -> None:
         if self._finished:
             return
-        with self._feeding():
-            await self._asend(item, throw=throw)
+        with self._turn(), self._feeding():
+            if not self._finished:
+                await self._asend(item, throw=throw)
+
+    def _turn(self) -> threading.Lock:
+        """One item at a time: what a second one did in the middle of the first would be lost.
+
+        The lock is taken by "with": an interrupt between acquire() and try would leave it held.
+        """
+        if self._fed.locked():
+            raise UsageError(f"run {self.id} is being fed already; feed it from one task or thread at a time")
+        return self._fed
 
     @contextlib.contextmanager
     def _feeding(self) -> Generator[None]:
-        """One item at a time: what a second one did in the middle of the first would be lost."""
-        if not self._fed.acquire(blocking=False):
-            raise UsageError(f"run {self.id} is being fed already; feed it from one task or thread at a time")
+        """The time between two items counts, not the time that an item takes."""
         try:
             if self._timers is not None:
                 self._timers.end(self._clock())
@@ -358,7 +367,6 @@ class Run:
             if self._timers is None:
                 self._timers = Timers(self._timeouts or Timeouts())
             self._timers.begin(self._clock(), self._engine.progress)
-            self._fed.release()
 
     async def _asend(self, item: Any, *, throw: bool) -> None:
         send = self._steps.throw if throw else self._steps.send

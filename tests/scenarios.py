@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 import attrs
@@ -332,3 +334,33 @@ def attached(handler: H, name: str = "eventflow", level: int = logging.DEBUG) ->
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+def interrupted(act: Callable[[], object], *functions: str) -> Iterator[None]:
+    """Do something again and again, interrupted at one place later each time; yields while the interrupt is handled.
+
+    The places are those where Python lets a signal handler run, in functions of these names: where they begin, and
+    where they come back from a call of what is written in C.
+    """
+    place = 0
+    while True:
+        place += 1
+        left = place
+
+        def look(frame: FrameType, event: str, _: object) -> None:
+            nonlocal left
+            if event in ("call", "c_return") and frame.f_code.co_name in functions:
+                left -= 1
+                if left == 0:
+                    raise KeyboardInterrupt
+
+        try:
+            sys.setprofile(look)
+            act()
+        except KeyboardInterrupt:
+            yield
+        else:
+            assert place > 1, "it was interrupted nowhere"
+            return
+        finally:
+            sys.setprofile(None)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scenarios import DIRECTION, attached
+from scenarios import DIRECTION, attached, interrupted
 
 from eventflow import (
     Dispatcher,
@@ -44,6 +44,7 @@ from eventflow import (
 from eventflow.errors import PluginError, StreamTruncated, UsageError
 from eventflow.events import FunctionCall, Message, Usage, decode_mapping
 from eventflow_plugins import Log
+from eventflow_plugins.line_file import LineFile
 
 RECORDED = sorted(Path(__file__).with_name("fixtures").glob("responses-*.sse"))
 
@@ -707,6 +708,16 @@ def test_what_was_lost_does_not_come_back_when_the_file_is_opened_anew(
     run = flow.run([Tick()], check=False)
     flow.close()
     assert {record["run"] for record in read(path)} == {run.id}
+
+
+@pytest.mark.parametrize("least", [1, 100], ids=["at-once", "in-blocks"])
+def test_line_when_interrupted_anywhere_does_not_keep_the_file(tmp_path: Path, least: int) -> None:
+    """Wherever Ctrl-C comes while a line is written, the next who writes does not wait for it."""
+    file = LineFile(str(tmp_path / "run.jsonl"), owner="Log", what="log", least=least)
+    file.open()
+    for _ in interrupted(lambda: file.write(b"x" * 60 + b"\n"), "write", "_written", "_drain"):
+        assert not file._lock.locked()
+    file.close()
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from scenarios import (
     error,
     failed,
     incomplete,
+    interrupted,
     message,
     numbered,
     opened,
@@ -1608,6 +1609,55 @@ def test_feed_when_another_feed_is_under_way_is_refused() -> None:
             for item in AB:
                 await run.afeed(item)
         assert (run.status, run.text, len(refused)) == ("completed", "ab", 2)
+
+    asyncio.run(main())
+
+
+def test_feed_when_interrupted_anywhere_may_be_fed_again() -> None:
+    """Wherever Ctrl-C comes while an item is handed over, the run is not taken for one that is being fed."""
+    runs: list[Run] = []
+
+    def feed() -> None:
+        with Dispatcher().open(check=False) as run:
+            runs.append(run)
+            run.feed(created())
+            run.feed(completed())
+
+    functions = ("feed", "_push", "_turn", "_feeding", "__enter__", "__exit__")
+    for _ in interrupted(feed, *functions):
+        assert not runs or not runs[-1]._fed.locked()
+
+
+def test_feed_when_another_thread_ends_the_run_first() -> None:
+    """Who comes in the very moment in which another feeds waits for it, and feeds nothing to a run that has ended."""
+
+    class Late:
+        """A lock that was free a moment ago."""
+
+        def locked(self) -> bool:
+            return False
+
+        def __enter__(self) -> None:
+            run._fed = threading.Lock()
+            end()
+
+        def __exit__(self, *_: object) -> None:
+            """It is free again."""
+
+    with Dispatcher().open() as run:
+        run.feed(created())
+        run._fed, end = Late(), lambda: run.feed(completed())  # type: ignore[assignment]
+        run.feed(delta("late"))
+    assert (run.status, run.text) == ("completed", "")
+
+    async def main() -> None:
+        nonlocal run, end
+        async with Dispatcher().aopen() as run:
+            await run.afeed(created())
+            last = run.afeed(completed())
+            run._fed, end = Late(), lambda: next(last.__await__(), None)  # type: ignore[assignment]
+            await run.afeed(delta("late"))
+        assert (run.status, run.text) == ("completed", "")
 
     asyncio.run(main())
 

@@ -74,8 +74,7 @@ class LineFile:
 
     def write(self, line: bytes) -> None:
         """Append *line*, which ends with a newline; raises `PluginError` when the disk does not take it."""
-        self._lock.acquire()  # not "with", which takes twice as long, once a line
-        try:
+        with self._lock:  # not acquire() and try: an interrupt between them would leave it held
             if self._file is None:
                 raise PluginError(f"the {self._what} {self.path!r} is closed, as is the dispatcher that opened it")
             if not self._size and len(line) >= self._least:  # nothing waits, and neither need this line
@@ -90,8 +89,6 @@ class LineFile:
             self._size += len(line)
             if self._size >= self._least:
                 self._drain("{} bytes wait for the next line")
-        finally:
-            self._lock.release()
 
     def close(self) -> None:
         """Write what waits, and close it once everybody who opened it has; raises `PluginError` when bytes are lost."""
