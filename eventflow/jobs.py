@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from eventflow.forks import PerProcess
 from eventflow.logs import logger
 from eventflow.waiting import Bell, asyncio_loop, soon
 
@@ -160,35 +163,100 @@ async def await_thread(function: Callable[[], T], *, name: str) -> T:
 class LoopThread:
     """One asyncio event loop in a daemon thread, for async work of programs that have none; begun when first used.
 
-    Safe to use from any thread.
+    A loop that does not come to what it was handed is stuck in something that blocks it; another one takes its place
+    for what is started then. A forked process has a loop of its own. Safe to use from any thread.
+
+    Args:
+        patience: Seconds after which a loop that does not answer is stuck.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, patience: float = 1.0) -> None:
+        self._patience = patience
+        self._loops = PerProcess(_Loops)
 
     def start_task(
         self, function: Callable[[], Coroutine[Any, Any, object]], *, name: str, then: Callable[[], object] = _nothing
     ) -> Job:
         """`eventflow.background.start_task`, in this loop; *then* is called in its thread."""
-        with self._lock:  # a loop that is to stop takes no more
-            return _Remote(self._running(), function, name, then)
+        loops = self._loops.here()
+        with loops.lock:  # a loop that is to stop takes no more
+            return _Remote(loops.answering(self._patience), function, name, then)
 
     def close(self) -> None:
         """Cancel what is under way, and end the loop. Twice is once; a later `start_task` begins another."""
-        with self._lock:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
+        loops = self._loops.here()
+        with loops.lock:
+            loops.stop()
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+
+class _Loops:
+    """The loops of a process: the one in use, and those that were stuck. Only who holds the lock may touch them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._current: _Loop | None = None
+        self._stuck: list[_Loop] = []
+
+    def answering(self, patience: float) -> _Loop:
+        if self._current is not None and self._current.silence() >= patience:
+            self._stuck.append(self._current)
+            self._current.retire()
+            self._current = None
+        if self._current is None:
+            self._current = _Loop()
+        return self._current
+
+    def stop(self) -> None:
+        for loop in (*self._stuck, *([] if self._current is None else [self._current])):
+            loop.stop()
+        self._stuck.clear()
+        self._current = None
+
+
+class _Loop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
         import asyncio
 
-        if self._loop is None:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=_run_loop, args=(loop,), name="eventflow-loop", daemon=True).start()
-            self._loop = loop
-        return self._loop
+        self._asked: deque[float] = deque()  # when it was handed what it has not come to yet, oldest first
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=_run_loop, args=(self._loop,), name="eventflow-loop", daemon=True).start()
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Have *function* called there, in a copy of the context that is current here; nothing once it has ended."""
+        self._asked.append(time.monotonic())
+        with contextlib.suppress(RuntimeError):  # it is closed: nothing is under way
+            self._loop.call_soon_threadsafe(self._call, function)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        self._asked.popleft()
+        function()
+
+    def silence(self) -> float:
+        """Seconds for which it has not come to what it was handed."""
+        oldest = tuple(self._asked)[:1]  # its thread may take it out meanwhile
+        return time.monotonic() - oldest[0] if oldest else -1.0
+
+    def create_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Called in its thread."""
+        return self._loop.create_task(coroutine, name=name)
+
+    def retire(self) -> None:
+        """End it when everything that is under way there has ended."""
+        self.post(lambda: self.create_task(_stop_last(), "eventflow-loop"))
+
+    def stop(self) -> None:
+        """Cancel what is under way there, and end it."""
+        self.post(self._loop.stop)
+
+
+async def _stop_last() -> None:
+    import asyncio
+
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+    asyncio.get_running_loop().stop()
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -203,7 +271,7 @@ class _Remote:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: _Loop,
         function: Callable[[], Coroutine[Any, Any, object]],
         name: str,
         then: Callable[[], object],
@@ -212,10 +280,10 @@ class _Remote:
         self._loop, self._name = loop, name
         self._function, self._then = function, then
         self._task: asyncio.Task[None] | None = None
-        loop.call_soon_threadsafe(self._begin, context=contextvars.copy_context())
+        loop.post(self._begin)
 
     def _begin(self) -> None:
-        self._task = self._loop.create_task(self._work(), name=self._name)
+        self._task = self._loop.create_task(self._work(), self._name)
         self._task.add_done_callback(self._ended)
 
     async def _work(self) -> None:
@@ -227,8 +295,7 @@ class _Remote:
         self._then()
 
     def cancel(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is under way
-            self._loop.call_soon_threadsafe(self._cancel)
+        self._loop.post(self._cancel)
 
     def _cancel(self) -> None:
         assert self._task is not None  # a loop does things in their order

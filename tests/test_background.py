@@ -1245,6 +1245,53 @@ def test_loop_thread_when_closed_ends_what_is_under_way(caplog: pytest.LogCaptur
     assert [record.message for record in caplog.records] == ["failing failed"]
 
 
+def test_loop_thread_when_its_loop_is_blocked_begins_another() -> None:
+    """What is started then runs at once; the blocked one comes to its other jobs and ends, or is closed too."""
+    thread = LoopThread(patience=0)
+    ended: list[str] = []
+
+    async def blocks(go: threading.Event, begun: threading.Event) -> None:
+        begun.set()
+        go.wait(LONG)
+
+    async def slow(name: str) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        ended.append(name)
+
+    def block_loop(name: str) -> tuple[threading.Event, threading.Thread]:
+        go, begun = threading.Event(), threading.Event()
+        before = set(threading.enumerate())
+        thread.start_task(lambda: blocks(go, begun), name="blocks")
+        assert begun.wait(LONG)
+        thread._loops.here()._current.post(lambda: asyncio.ensure_future(slow(name)))  # type: ignore[union-attr]
+        (new,) = set(threading.enumerate()) - before
+        return go, new
+
+    def start() -> None:
+        done = threading.Event()
+        job = thread.start_task(lambda: slow("after"), name="after", then=done.set)
+        assert done.wait(LONG)
+        assert job.done
+
+    go, first = block_loop("beside")
+    start()
+    assert ended == ["after"]
+    go.set()
+    first.join(LONG)
+    assert not first.is_alive()
+    assert ended == ["after", "beside"]
+
+    thread.close()
+    go, second = block_loop("cancelled")
+    start()
+    thread.close()
+    assert second.is_alive()
+    go.set()
+    assert not workers()
+    assert ended == ["after", "beside", "after"]
+
+
 def test_run_when_what_a_handler_emits_at_the_end_cancels_it() -> None:
     """A run that is cancelled while its queues become empty ends without the rest."""
     calls: list[str] = []

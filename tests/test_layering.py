@@ -19,7 +19,7 @@ PLUGINS = Path(__file__).parents[1] / "plugins" / "eventflow_plugins"
 
 LAYERS = (  # lowest first; a module imports from lower ones only. A package is one module here.
     {"printable"},
-    {"errors", "logs", "plain", "waiting"},
+    {"errors", "forks", "logs", "plain", "waiting"},
     {"signals"},
     {"discovery", "events", "json_array", "limits", "partial_json", "pieces", "sequence", "sse", "timers"},
     {"http", "jobs", "open_item", "outcome", "routing", "sdks", "wires"},

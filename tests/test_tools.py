@@ -741,6 +741,32 @@ def test_approval_when_it_gives_an_awaitable_unasked() -> None:
     assert "is denied" in logged[0]
 
 
+@pytest.mark.parametrize("ask", [False, True], ids=["alone", "asked"])
+def test_timeout_when_another_tool_blocks_the_loop(ask: bool) -> None:
+    """In a sync run a call that its event loop never comes to is ended in time, and never begins."""
+    go = threading.Event()
+    began: list[str] = []
+
+    async def blocks() -> None:
+        go.wait(PATIENCE)
+
+    async def waits() -> None:
+        began.append("waits")
+
+    async def approve(pending: PendingCall) -> bool:
+        return True
+
+    flow = Dispatcher(Tools([blocks, waits], timeout=SOON, approve=approve if ask else None))
+    flow.on(ToolOutput, lambda event: event.name == "waits" and go.set())
+    with flow:
+        run = flow.run(turn(asked("blocks"), asked("waits", number=2)))
+    assert [output.output for output in run[Tools].outputs] == [
+        f"the call took longer than {SOON:g} s",
+        f"the call did not begin within {SOON:g} s",
+    ]
+    assert began == []
+
+
 @every_runner
 @pytest.mark.parametrize("is_async", [False, True])
 def test_approval_when_it_never_comes(runner: Any, is_async: bool) -> None:

@@ -129,7 +129,8 @@ class Call:
         duration: How long it ran, in seconds; None where it did not.
         over: Whether it has ended and its `ToolOutput` was handed to the run.
         timeout: Seconds that it may take, or None.
-        deadline: When it has taken too long, by the run's clock; None while it has not begun.
+        deadline: When it has taken too long, by the run's clock; None before a worker has it, and while it waits for
+            approval.
         job: The worker, None before.
         is_task: Whether that is a task, which can be cancelled.
         tool: What it calls, once that is known.
@@ -169,6 +170,11 @@ class Call:
     def running(self) -> bool:
         """Whether a worker has it."""
         return self.job is not None and self.outcome is None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the worker has come to it, and it was approved."""
+        return self._began is not None
 
     def tell(self, step: str, **more: object) -> None:
         """Note a step for those who audit: what, for which call; of the arguments a hash."""
@@ -247,6 +253,8 @@ class Call:
         self._slots = slots
         self._context = ToolContext(self.call_id, self.tool.name, self._key(), context, self.report)
         self.timeout = self.tool.timeout or timeout
+        if self.timeout is not None:  # until it begins: an event loop that is blocked never comes to it
+            self.deadline = self._run.now() + self.timeout
 
     def work(self, approve: Approve | None) -> None:
         """Run it in a thread of its own: approval and tool are plain functions."""
@@ -286,7 +294,9 @@ class Call:
             self.failed(error)
 
     def _pending(self) -> PendingCall:
+        """What is asked about; from now on its time does not count until there is an answer."""
         assert self.tool is not None
+        self.deadline = None
         arguments, text = copy.deepcopy(self.arguments), self.event.arguments
         return PendingCall(self.tool.name, arguments, self.call_id, text, self.tool.dangerous, self._run)
 

@@ -225,8 +225,10 @@ class Tools(Plugin):
             call.settle("error", "it was cancelled")  # by somebody else, before it began
         elif late or (ends is not None and now >= ends):
             seconds = (call.timeout if late else self.total_timeout) or 0.0
-            whose = "the call" if late else "the calls of this response"
-            if call.settle("timeout", f"{whose} took longer than {seconds:g} s") and call.job is not None:
+            what = "the calls of this response took longer than"
+            if late:
+                what = "the call took longer than" if call.begun else "the call did not begin within"
+            if call.settle("timeout", f"{what} {seconds:g} s") and call.job is not None:
                 call.job.cancel()
 
     # --- starting ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+"""Forked processes: nothing of a child waits for a thread that only its parent has."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from eventflow.forks import PerProcess
+from eventflow.jobs import LoopThread
+
+PATIENCE = 5  # seconds until a child that hangs is ended, and the test fails
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="of systems that fork"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),  # that is what is tried here
+]
+
+
+def child(act: Callable[[], object]) -> int:
+    """Do something in a child; its exit status, 0 where it came to an end."""
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    status = 1
+    try:
+        signal.alarm(PATIENCE)
+        act()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def test_value_when_a_process_is_forked_is_its_own() -> None:
+    """Within a process it is one and the same; a child has a new one, and its parent keeps what it had."""
+    lists = PerProcess(list[int])
+    lists.here().append(1)
+
+    def look() -> None:
+        assert lists.here() == []
+        lists.here().append(2)
+        assert lists.here() == [2]
+
+    assert child(look) == 0
+    assert lists.here() == [1]
+
+
+def test_loop_when_it_was_used_before_a_fork() -> None:
+    """A task that is started in the child runs there, in a loop of its own; the parent's goes on."""
+    thread = LoopThread()
+
+    def work() -> None:
+        done = threading.Event()
+        thread.start_task(lambda: asyncio.sleep(0), name="task", then=done.set)
+        assert done.wait(PATIENCE)
+
+    work()
+    with thread._loops.here().lock:  # another thread may be there at the time
+        assert child(lambda: (work(), thread.close())) == 0
+    work()
+    thread.close()
