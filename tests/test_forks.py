@@ -7,11 +7,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from eventflow.forks import PerProcess
 from eventflow.jobs import LoopThread
+from eventflow_plugins.line_file import LineFile
 
 PATIENCE = 5  # seconds until a child that hangs is ended, and the test fails
 
@@ -63,3 +65,15 @@ def test_loop_when_it_was_used_before_a_fork() -> None:
         assert child(lambda: (work(), thread.close())) == 0
     work()
     thread.close()
+
+
+def test_file_when_a_process_is_forked_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    """The child writes to it as if nobody else did, and what its parent had still to write stays the parent's."""
+    path = tmp_path / "run.jsonl"
+    file = LineFile(str(path), owner="Log", what="log", least=100)
+    file.open()
+    file.write(b"parent\n")
+    with file._waiting.here().lock:  # another thread writes
+        assert child(lambda: (file.write(b"child\n"), file.close())) == 0
+    file.close()
+    assert path.read_bytes() == b"child\nparent\n"

@@ -716,7 +716,7 @@ def test_line_when_interrupted_anywhere_does_not_keep_the_file(tmp_path: Path, l
     file = LineFile(str(tmp_path / "run.jsonl"), owner="Log", what="log", least=least)
     file.open()
     for _ in interrupted(lambda: file.write(b"x" * 60 + b"\n"), "write", "_written", "_drain"):
-        assert not file._lock.locked()
+        assert not file._waiting.here().lock.locked()
     file.close()
 
 

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from eventflow.errors import PluginError
+from eventflow.forks import PerProcess
 
 if TYPE_CHECKING:
     import io
@@ -16,11 +17,22 @@ __all__ = ["LineFile", "exists"]
 _WAITING: Final = 2**20  # bytes kept for a disk that takes nothing
 
 
+class _Waiting:
+    """What a process has still to write; who has the lock may touch it, and the file."""
+
+    __slots__ = ("lines", "lock", "size")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lines: list[bytes] = []
+        self.size = 0  # bytes of them
+
+
 class LineFile:
-    """A file that runs in any threads append lines to.
+    """A file that runs in any threads append lines to, and forked processes too.
 
     A line that cannot be written is kept, up to 1 MiB of them, and goes before the next one, or when the file is
-    closed.
+    closed. What waits when a process is forked is written by the parent alone.
 
     Attributes:
         path: Where it is.
@@ -43,16 +55,14 @@ class LineFile:
         self._what = what
         self._new = new
         self._least = least
-        self._lock = threading.Lock()
+        self._waiting = PerProcess(_Waiting)
         self._file: io.FileIO | None = None
         self._descriptor = -1
         self._users = 0  # who opened it
-        self._lines: list[bytes] = []  # that wait to be written
-        self._size = 0  # bytes of them
 
     def open(self) -> None:
         """Open it, or count one more who did; raises `PluginError` when nothing can be written to it."""
-        with self._lock:
+        with self._waiting.here().lock:
             if self._file is None:
                 try:
                     self._file = self._opened()
@@ -74,35 +84,37 @@ class LineFile:
 
     def write(self, line: bytes) -> None:
         """Append *line*, which ends with a newline; raises `PluginError` when the disk does not take it."""
-        with self._lock:  # not acquire() and try: an interrupt between them would leave it held
+        waiting = self._waiting.here()
+        with waiting.lock:  # not acquire() and try: an interrupt between them would leave it held
             if self._file is None:
                 raise PluginError(f"the {self._what} {self.path!r} is closed, as is the dispatcher that opened it")
-            if not self._size and len(line) >= self._least:  # nothing waits, and neither need this line
+            if not waiting.size and len(line) >= self._least:  # nothing waits, and neither need this line
                 line = line[self._written(line) :]
                 if not line:
                     return
-            if self._size >= _WAITING:
+            if waiting.size >= _WAITING:
                 self.lost = True
-                self._drain("The last line is lost")
+                self._drain(waiting, "The last line is lost")
                 self.lost = False
-            self._lines.append(line)
-            self._size += len(line)
-            if self._size >= self._least:
-                self._drain("{} bytes wait for the next line")
+            waiting.lines.append(line)
+            waiting.size += len(line)
+            if waiting.size >= self._least:
+                self._drain(waiting, "{} bytes wait for the next line")
 
     def close(self) -> None:
         """Write what waits, and close it once everybody who opened it has; raises `PluginError` when bytes are lost."""
-        with self._lock:
+        waiting = self._waiting.here()
+        with waiting.lock:
             self._users -= 1
             if self._users > 0 or self._file is None:
                 return
             file, self._file = self._file, None
             try:
                 with file:
-                    self._drain("{} bytes are lost")
+                    self._drain(waiting, "{} bytes are lost")
             finally:
-                self._lines.clear()
-                self._size = 0
+                waiting.lines.clear()
+                waiting.size = 0
 
     def _written(self, line: bytes) -> int:
         """How many bytes of a line the disk takes at once; what it refuses is seen where the rest is written."""
@@ -111,19 +123,19 @@ class LineFile:
         except OSError:
             return 0
 
-    def _drain(self, consequence: str) -> None:
-        rest = b"".join(self._lines)
+    def _drain(self, waiting: _Waiting, consequence: str) -> None:
+        rest = b"".join(waiting.lines)
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
-            self._lines[:], self._size = [rest], len(rest)
+            waiting.lines[:], waiting.size = [rest], len(rest)
             raise PluginError(
-                f"{self._owner} cannot write to {self.path!r}: {_reason(error)}. {consequence.format(self._size)}; "
+                f"{self._owner} cannot write to {self.path!r}: {_reason(error)}. {consequence.format(waiting.size)}; "
                 f'make room, or let runs go on without their {self._what}: {self._owner}(..., errors="isolate")'
             ) from error
-        self._lines.clear()
-        self._size = 0
+        waiting.lines.clear()
+        waiting.size = 0
 
 
 def exists(owner: str, path: str) -> PluginError:
