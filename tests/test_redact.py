@@ -324,6 +324,16 @@ def test_redact_when_free_json_has_it() -> None:
     assert untyped.item.data == clean
 
 
+@pytest.mark.parametrize("digits", [308, 310, 4300])
+def test_redact_when_a_number_is_too_large_for_a_float(digits: int) -> None:
+    """An integer of any length that JSON is read with is looked at like every other."""
+    data: dict[str, Any] = {"n": 10 ** (digits - 1), "m": [1 - 10**digits]}
+    (event,) = through(READY, [ef.UnknownEvent("vendor", data)])
+    assert event.data == data
+    (event,) = through(Redact("7{300}", ready=()), [ef.UnknownEvent("vendor", {"n": int("7" * 400)})])
+    assert event.data == {"n": OUT}
+
+
 def test_redact_when_events_carry_more() -> None:
     """Citations, searches, errors, echoes of the request; the pieces of a shell's output do not go on."""
     search = ef.WebSearchCall("ws_1", action={"type": "search", "query": f"who has {SECRET}"})

@@ -307,8 +307,10 @@ class Redact(Plugin):
         if isinstance(value, list):
             return [self._free(inner) for inner in cast("list[object]", value)]
         if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, float) and not math.isfinite(value):  # an integer may be too large for a float
+                return value
             token = json.dumps(value)
-            given = self._number(token) if math.isfinite(value) else token
+            given = self._number(token)
             return value if given == token else given
         return value
 
