@@ -393,6 +393,27 @@ def test_call_when_id_comes_twice() -> None:
     assert sum(" ignored " in line for line in logged) == 3
 
 
+def test_call_when_another_one_has_its_id() -> None:
+    """What a model asked for and nobody does is told at level WARNING; the same once more is no loss."""
+
+    def probe(n: int = 0) -> int:
+        return n
+
+    def told(*items: JSON) -> list[str]:
+        with lines(logging.WARNING) as logged:
+            (output,) = Dispatcher(Tools([probe])).run(turn(*items)).outbox
+        assert output["output"] == "1"
+        return [line.partition(" ")[2].partition(" arguments=")[0] for line in logged]
+
+    first = asked("probe", n=1)
+    ignored = 'ignored why="a different call came with this id" tool="{}" call="call_1"'
+    assert told(first, first) == []
+    assert told(first, asked("probe", n=2)) == [ignored.format("probe")]
+    assert told(first, asked("other", n=1)) == [ignored.format("other")]
+    nameless = {**asked("probe", n=2), "call_id": "", "id": ""}
+    assert told(first, nameless) == ['ignored why="it has no id" tool="probe" call=""']
+
+
 def test_tools_when_two_are_in_one_pipeline() -> None:
     """Each answers its own, the first for names that neither has; two of one name are an error."""
 

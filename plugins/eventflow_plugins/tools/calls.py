@@ -8,6 +8,7 @@ import functools
 import hashlib
 import inspect
 import json
+import logging
 import re
 import threading
 import types
@@ -176,11 +177,17 @@ class Call:
         """Whether the worker has come to it, and it was approved."""
         return self._began is not None
 
-    def tell(self, step: str, **more: object) -> None:
+    def is_like(self, other: Call) -> bool:
+        """Whether the model would ask for the same thing by both."""
+        mine, its = self.event, other.event
+        return (mine.kind, mine.name, mine.arguments) == (its.kind, its.name, its.arguments)
+
+    def tell(self, step: str, level: int = logging.INFO, **more: object) -> None:
         """Note a step for those who audit: what, for which call; of the arguments a hash."""
         words = "".join(f" {name}={value}" for name, value in more.items())
         name, call_id = _quoted(self.event.name), _quoted(self.call_id)
-        _log.info("%s %s%s tool=%s call=%s arguments=sha256:%s", self._run.id, step, words, name, call_id, self._digest)
+        said = "%s %s%s tool=%s call=%s arguments=sha256:%s"
+        _log.log(level, said, self._run.id, step, words, name, call_id, self._digest)
 
     # --- settling: from any thread -----------------------------------------------------------------------------------
 

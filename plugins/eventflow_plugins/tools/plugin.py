@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Literal
 
@@ -150,8 +151,12 @@ class Tools(Plugin):
             return
         call_id = event.call_id or event.item_id or ""
         call = Call(event, call_id, run, self.max_output)
-        if not call_id or any(call_id in tools._calls for tools in (self, *self._others)):
-            call.tell("ignored")  # an answer must name it, and it runs once
+        twin = next((tools._calls[call_id] for tools in (self, *self._others) if call_id in tools._calls), None)
+        if not call_id:  # an answer must name it
+            call.tell("ignored", logging.WARNING, why='"it has no id"')
+        elif twin is not None:  # an id is answered once
+            level, why = (logging.INFO, "same") if call.is_like(twin) else (logging.WARNING, "different")
+            call.tell("ignored", level, why=f'"a {why} call came with this id"')
         elif not self._done:
             self._calls[call_id] = call
             if self.when == "item":
