@@ -320,7 +320,7 @@ def test_redact_when_free_json_has_it() -> None:
         [ef.UnknownEvent("vendor", data | {f"{SECRET}x": 1}), ef.OutputItemDone(ef.Untyped(data), output_index=0)],
     )
     clean = {"type": "vendor", "id": OUT, OUT: inner, "encrypted_content": SECRET}
-    assert unknown.data == clean | {f"{OUT}_": 1}
+    assert unknown.data == clean | {f"{OUT}_2": 1}
     assert untyped.item.data == clean
 
 
@@ -332,6 +332,29 @@ def test_redact_when_a_number_is_too_large_for_a_float(digits: int) -> None:
     assert event.data == data
     (event,) = through(Redact("7{300}", ready=()), [ef.UnknownEvent("vendor", {"n": int("7" * 400)})])
     assert event.data == {"n": OUT}
+
+
+@given(
+    st.lists(
+        st.sampled_from([OUT, "x", f"{OUT}_2", f"{OUT}_3", "x_2", *(f"{n}@a.example" for n in range(5))]), unique=True
+    )
+)
+def test_redact_when_keys_become_the_same(keys: list[str]) -> None:
+    """Every value is kept, in its order, and keys that had nothing to hide keep their names unless they are taken."""
+    (event,) = through(READY, [ef.UnknownEvent("vendor", {key: index for index, key in enumerate(keys)})])
+    assert list(event.data.values()) == list(range(len(keys)))
+    assert len(set(event.data)) == len(keys)
+    assert all(key.startswith((OUT, "x")) for key in event.data)
+    assert [key for key in event.data if key.startswith("x")] == [key for key in keys if key.startswith("x")]
+
+
+def test_redact_when_very_many_keys_become_the_same() -> None:
+    """Each costs the same, and what comes out is no longer than their number and names: no suffix grows with each."""
+    count = 400
+    (event,) = through(READY, [ef.UnknownEvent("vendor", {f"{n}@a.example": n for n in range(count)})])
+    assert list(event.data)[:3] == [OUT, f"{OUT}_2", f"{OUT}_3"]
+    assert list(event.data.values()) == list(range(count))
+    assert max(map(len, event.data)) == len(f"{OUT}_{count}")
 
 
 def test_redact_when_events_carry_more() -> None:

@@ -298,11 +298,13 @@ class Redact(Plugin):
             return Untyped(self._free(value.data))
         if isinstance(value, dict):
             changed: dict[str, Any] = {}
+            counts: dict[str, int] = {}  # of keys that became the same: not counted anew for each of many
             for name, inner in cast("dict[str, Any]", value).items():
-                given = self._guarded(name)
-                while given in changed:  # two keys may become one
-                    given += "_"
-                changed[given] = self._free(inner, name)
+                key = given = self._guarded(name)
+                while key in changed:
+                    counts[given] = counts.get(given, 1) + 1
+                    key = f"{given}_{counts[given]}"
+                changed[key] = self._free(inner, name)
             return changed
         if isinstance(value, list):
             return [self._free(inner) for inner in cast("list[object]", value)]
