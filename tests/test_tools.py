@@ -33,6 +33,7 @@ from scenarios import (
     drive,
     failed,
     incomplete,
+    interrupted,
     opened,
 )
 
@@ -83,10 +84,9 @@ def lines(level: int = logging.INFO) -> Generator[list[str]]:
 
 def free(slots: Slots) -> bool:
     """Whether every slot is free, none twice."""
-    taken = [slots.take(_nothing) for _ in range(slots.count + 1)]
-    for got in taken:
-        if got:
-            slots.give()
+    taken = [slots.take(holder, _nothing) for holder in range(slots.count + 1)]
+    for holder in range(slots.count):
+        slots.give(holder)
     slots.forget(_nothing)
     return taken == [True] * slots.count + [False]
 
@@ -760,6 +760,21 @@ def test_approval_when_it_gives_an_awaitable_unasked() -> None:
     with lines(logging.ERROR) as logged:
         assert one(probe, approve=lambda pending: ask(pending)).outcome == "denied"
     assert "is denied" in logged[0]
+
+
+def test_slots_when_a_run_is_interrupted_anywhere() -> None:
+    """Wherever Ctrl-C comes while a call is started, ended or dropped, its slot is free again, once."""
+    slots = Slots(1)
+
+    def probe() -> str:
+        return "done"
+
+    def run() -> None:
+        Dispatcher(Tools([probe], concurrency=slots)).run(turn(asked("probe"), asked("nosuch", number=2)))
+
+    for _ in interrupted(run, "take", "_advance", "_start", "bind", "settle", "_look_after"):
+        assert free(slots)
+    assert free(slots)
 
 
 @pytest.mark.parametrize("ask", [False, True], ids=["alone", "asked"])

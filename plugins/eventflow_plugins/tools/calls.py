@@ -22,6 +22,7 @@ import msgspec
 from eventflow import Run, ToolCall, ToolOutput, ToolProgress
 from eventflow.errors import ToolError, UsageError
 from eventflow.events import encode_json
+from eventflow.forks import PerProcess
 from eventflow.jobs import Job, await_thread
 from eventflow.limits import is_count
 from eventflow.logs import logger
@@ -75,6 +76,8 @@ Approve: TypeAlias = Callable[[PendingCall], Any]
 class Slots:
     """How many calls may run at once, in all the runs and dispatchers that share it. Safe from any thread.
 
+    A forked process has all of them free.
+
     Args:
         count: So many.
     """
@@ -83,37 +86,52 @@ class Slots:
         if not is_count(count):
             raise ToolError(f"concurrency is a number of calls, at least 1, not {count!r}")
         self.count = count
-        self._free = count
-        self._lock = threading.Lock()
-        self._waiting: dict[Callable[[], None], None] = {}
+        self._state = PerProcess(_Taken)
 
     def __repr__(self) -> str:
         return f"Slots({self.count})"
 
-    def take(self, wake: Callable[[], None]) -> bool:
-        """Take a slot, if one is free; else *wake* is called when one is, or is left: ask again now and then."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                self._waiting.pop(wake, None)
+    def take(self, holder: object, wake: Callable[[], None]) -> bool:
+        """Take a slot for *holder*, if one is free; else *wake* is called when one is, or is left: ask again sometimes.
+
+        It is known who has them, so that an interrupt right after this loses none: `give` is for who may have one.
+        """
+        state = self._state.here()
+        with state.lock:
+            if len(state.holders) < self.count:
+                state.holders.add(holder)
+                state.waiting.pop(wake, None)
                 return True
-            self._waiting[wake] = None
+            state.waiting[wake] = None
             return False
 
-    def give(self) -> None:
-        """Give a slot back, and wake the one that waits longest: to wake all takes long where many wait."""
-        with self._lock:
-            self._free += 1
-            wake = next(iter(self._waiting), None)
+    def give(self, holder: object) -> None:
+        """Give the slot of *holder* back, if it has one; wake who waits longest: to wake all takes long where many wait."""
+        state = self._state.here()
+        with state.lock:
+            if holder not in state.holders:
+                return
+            state.holders.remove(holder)
+            wake = next(iter(state.waiting), None)
             if wake is not None:
-                del self._waiting[wake]
+                del state.waiting[wake]
         if wake is not None:
             wake()
 
     def forget(self, wake: Callable[[], None]) -> None:
         """Nobody waits there any more."""
-        with self._lock:
-            self._waiting.pop(wake, None)
+        state = self._state.here()
+        with state.lock:
+            state.waiting.pop(wake, None)
+
+
+class _Taken:
+    """Who has slots in a process and who waits, longest first. Only who has the lock may touch it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holders: set[object] = set()
+        self.waiting: dict[Callable[[], None], None] = {}
 
 
 class Call:
@@ -204,7 +222,7 @@ class Call:
             progress, self._progress = [*self._progress], deque[ToolProgress]()
         try:
             if slots is not None:
-                slots.give()
+                slots.give(self)
             self.tell("ended", outcome=outcome, duration=None if self.duration is None else round(self.duration, 3))
         finally:  # whatever the log does
             if not quietly:

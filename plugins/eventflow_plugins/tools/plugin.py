@@ -220,6 +220,7 @@ class Tools(Plugin):
         for call in self._calls.values():
             if call.settle("cancelled", why, quietly=True) and call.job is not None:
                 call.job.cancel()
+            self.concurrency.give(call)  # which it has done, unless something interrupted that
 
     def _look_after(self, call: Call, now: float, ends: float | None) -> None:
         """End a call whose time is up, or whose worker is gone."""
@@ -247,7 +248,7 @@ class Tools(Plugin):
             assert call.tool is not None
             if running and not all(other.tool.parallel for other in (call, *running) if other.tool is not None):
                 return
-            if not self.concurrency.take(run.wake):
+            if not self.concurrency.take(call, run.wake):
                 return
             self._start(call, run)
             running.append(call)
