@@ -203,6 +203,7 @@ class Engine:
         expected, retry = self._sequence.expected, self._decoder.retry
         return Position(
             events=self.count,
+            progress=self.progress,
             size=self._size - self._began,
             sequence_number=None if expected is None else expected - 1,
             response_id=self.fold().response.id,

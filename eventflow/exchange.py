@@ -39,6 +39,7 @@ __all__ = ["Connection", "Exchange", "Pause", "Read", "Send", "Step", "caused_by
 E = TypeVar("E", bound=EventflowError)
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0  # seconds; doubled from try to try, up to a quarter less by chance
+_SHORTEST_RETRY = 0.1  # seconds, however little a stream asks for: "retry: 0" would have us ask without a breath
 _RESUMPTIONS = 5  # in a row without a new event: a server that is restarted is back after those pauses, some 15 s
 _RETRY_AFTER = 60.0  # seconds that a server may ask to wait; whoever asks for more is told to the caller
 _REDIRECTS = 5
@@ -116,9 +117,10 @@ class Exchange:
         self.is_async = is_async
         self._settings = settings
         self._build = http.build_request
-        self._failures = 0  # in a row: a new event forgives them
+        self._failures = 0  # in a row: progress forgives them
         self._allowed = settings.max_retries  # of those
-        self._events = 0
+        self._progress = 0  # events that were more than pings when the body ended last
+        self._rest: Call | None = None  # what was asked for then
         self._began: float | None = time.monotonic()  # until a run counts the time
 
     def begin(self) -> Steps:
@@ -151,8 +153,9 @@ class Exchange:
         """The body ended or failed before a terminal event: open it again, where that does no harm.
 
         Where the call asks for it and the server can do that, the stream is resumed, five times in a row at most
-        without a new event, whatever ``max_retries`` says. Else the request is sent again, if the connection failed
-        before the first event, as often as ``max_retries`` allows.
+        without progress (an event that is no ping, and another place to go on from), whatever ``max_retries`` says.
+        Else the request is sent again, if the connection failed before the first event, as often as ``max_retries``
+        allows.
         """
         self._began = None
         timed_out = isinstance(error, StreamTimeout) and error.timer != "total" and self._settings.retry_timeouts
@@ -162,15 +165,16 @@ class Exchange:
         self._allowed = self._settings.max_retries if call is None else _RESUMPTIONS
         if call is None and position.events == 0 and error is not None:
             call, how = self.call, "anew"
-        if position.events > self._events:
-            self._failures, self._events = 0, position.events
+        if position.progress > self._progress and call != self._rest:  # what would bring the same again is none
+            self._failures, self._progress, self._rest = 0, position.progress, call
         delay = self._delay(None) if call is not None else None
         if call is None or delay is None:
             return "no"
         if position.retry is not None and position.retry > _RETRY_AFTER:
             return "no"
         if position.retry is not None:  # asked for by the stream itself
-            delay = position.retry if self._failures == 1 else max(delay, position.retry)
+            asked = max(position.retry, _SHORTEST_RETRY)
+            delay = asked if self._failures == 1 else max(delay, asked)
         if (yield Pause(delay)):
             return "no"
         try:

@@ -46,6 +46,7 @@ class Position(NamedTuple):
 
     Attributes:
         events: Events received.
+        progress: Those of them that are more than pings.
         size: Bytes received of the body at hand.
         sequence_number: The highest number of an event, or None.
         response_id: The id of the response, or None.
@@ -54,6 +55,7 @@ class Position(NamedTuple):
     """
 
     events: int
+    progress: int
     size: int
     sequence_number: int | None
     response_id: str | None

@@ -193,6 +193,30 @@ def test_resumption_when_it_makes_no_progress_ends(way: str, tries: int) -> None
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "brought",
+    [b'id: %d\nevent: ping\ndata: {"type":"ping"}\n\n', b'id: 3\ndata: {"type":"vendor.note","n":%d}\n\n'],
+    ids=["pings", "the same place"],
+)
+def test_resumption_when_what_it_brings_is_no_progress_ends(way: str, brought: bytes) -> None:
+    """Neither pings with ever new ids nor events behind which nothing else is asked for forgive a cut."""
+    blocks = identified(answer(*TEXT))
+    vain = [cut([brought % number]) for number in range(4, 10)]
+    with Server(cut(blocks[:4]), *vain, sse(blocks[4:])) as server:
+        run = stream(server, way)
+    assert (run.status, run.text, len(server.requests)) == ("truncated", "ab", 6)
+
+
+def test_stream_when_it_asks_for_no_pause_is_not_asked_for_again_at_once() -> None:
+    """``retry: 0`` is a tenth of a second, so that a server that cuts every answer is not overrun."""
+    blocks = identified(answer(*TEXT))
+    begun = time.monotonic()
+    with Server(cut([b"retry: 0\n" + blocks[0]]), cut(blocks[1:3]), sse(blocks[3:])) as server:
+        assert stream(server, "sync").status == "completed"
+    assert time.monotonic() - begun >= 0.2
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_resumption_when_no_retries_are_allowed_goes_on(way: str) -> None:
     """Retries are for requests without an event: a stream goes on without them, and bears with a refusal."""
     with Server(cut(EVENTS[:3]), cut(EVENTS[3:5]), status(503), cut([]), sse(EVENTS[5:])) as server:
