@@ -13,6 +13,7 @@ give while an answer is coming in `answer`.
 from __future__ import annotations
 
 import abc
+import os
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload
@@ -367,7 +368,22 @@ class _Base(abc.ABC, Generic[H]):
                 f"http_client takes an HTTP client with build_request, send and {self._closes}; "
                 f"{type(http_client).__name__} has no {missing[0]}"
             )
-        self._http: H = self._open() if http_client is None else http_client
+        self._given = http_client
+        self._own: dict[int, H] = {}  # by process
+        if http_client is None:
+            self._own[os.getpid()] = self._open()
+
+    @property
+    def _http(self) -> H:
+        """What sends the requests: the HTTP client that was given, or the one of our own of this process.
+
+        A process that was forked has a new one: on the connections of its parent the two would get each other's
+        answers. Those stay open there, for to close some (TLS, an event loop's) is to close the parent's.
+        """
+        if self._given is not None:
+            return self._given
+        process = os.getpid()
+        return self._own.get(process) or self._own.setdefault(process, self._open())  # of two threads' one is taken
 
     @abc.abstractmethod
     def _open(self) -> H:
@@ -381,6 +397,8 @@ class _Base(abc.ABC, Generic[H]):
 
 class Client(_Base[HTTPClient]):
     """A client of one server. It may be used by several threads; close it at the end, or use it in a ``with`` block.
+
+    A process that is forked may use its parent's: it makes connections of its own.
 
     Args:
         api_key: The key, or a function that gives it for each request; by default ``OPENAI_API_KEY``,
@@ -397,18 +415,17 @@ class Client(_Base[HTTPClient]):
         follow_redirects: Follow redirects within the origin; others never, for they would take the key along.
         limits: What one answer may cost.
         lenient: Leave out, with a warning, what the provider cannot be told; else that is an error.
-        http_client: What sends the requests, in place of an ``httpx.Client`` of our own; yours to close.
+        http_client: What sends the requests, in place of an ``httpx.Client`` of our own; yours to close, and to make
+            anew in a process that is forked.
     """
 
     _closes: ClassVar[str] = "close"
-    _finalizer: weakref.finalize[..., Any] | None = None
 
     def _open(self) -> HTTPClient:
         import httpx
 
-        own = httpx.Client(**_options(self._settings))
-        self._finalizer = weakref.finalize(self, own.close)
-        return own
+        weakref.finalize(self, _close, self._own)
+        return httpx.Client(**_options(self._settings))
 
     @property
     def responses(self) -> Responses:
@@ -417,8 +434,7 @@ class Client(_Base[HTTPClient]):
 
     def close(self) -> None:
         """Close the connections, unless the HTTP client is yours. Twice is once."""
-        if self._finalizer is not None:
-            self._finalizer()
+        _close(self._own)
 
     def __enter__(self) -> Self:
         return self
@@ -431,13 +447,11 @@ class AsyncClient(_Base[AsyncHTTPClient]):
     """`Client`, async: for one event loop, asyncio's or trio's; *http_client* is an ``httpx.AsyncClient`` then."""
 
     _closes: ClassVar[str] = "aclose"
-    _own: AsyncHTTPClient | None = None
 
     def _open(self) -> AsyncHTTPClient:
         import httpx
 
-        self._own = httpx.AsyncClient(**_options(self._settings))
-        return self._own
+        return httpx.AsyncClient(**_options(self._settings))
 
     @property
     def responses(self) -> AsyncResponses:
@@ -446,8 +460,9 @@ class AsyncClient(_Base[AsyncHTTPClient]):
 
     async def close(self) -> None:
         """Close the connections, unless the HTTP client is yours. Twice is once."""
-        if self._own is not None:
-            await self._own.aclose()
+        own = self._own.get(os.getpid())
+        if own is not None:
+            await own.aclose()
 
     aclose = close  # for contextlib.aclosing
 
@@ -456,6 +471,12 @@ class AsyncClient(_Base[AsyncHTTPClient]):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _close(own: Mapping[int, HTTPClient]) -> None:
+    """Close the HTTP client of this process."""
+    if os.getpid() in own:
+        own[os.getpid()].close()
 
 
 def _options(settings: Settings) -> dict[str, Any]:
