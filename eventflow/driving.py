@@ -224,6 +224,7 @@ def stream_source(exchange: Exchange, http: Any) -> Source:
 
     def reopen(position: Position, error: Exception | None, pause: Callable[[float], object]) -> Reopened:
         made.close()
+        made.interrupt = exchange.interrupt
         how = drive(exchange.again(position, error), http, exchange.call, pause)
         _take(made, exchange, how)
         return how

@@ -28,7 +28,7 @@ from eventflow.errors import (
     UsageError,
 )
 from eventflow.events import Response
-from eventflow.http import refusal_of, shut_down
+from eventflow.http import interrupter, refusal_of, shut_down
 from eventflow.outcome import Position
 from eventflow.request import Call, Secret, Settings, response_path, sendable, timeout_of
 from eventflow.schema import parsing
@@ -122,6 +122,8 @@ class Exchange:
         self._progress = 0  # events that were more than pings when the body ended last
         self._rest: Call | None = None  # what was asked for then
         self._began: float | None = time.monotonic()  # until a run counts the time
+        self._connection: Connection | None = None  # of the request whose answer is awaited
+        self._interrupted = False
 
     def begin(self) -> Steps:
         """Come to an answer that is no error."""
@@ -188,6 +190,18 @@ class Exchange:
             ) from failure
         return how
 
+    def interrupt(self) -> None:
+        """Have what is under way fail, and try nothing again. From any thread.
+
+        A request on a connection that was kept cannot be cut before the head of its answer: it ends in its time.
+        """
+        self._interrupted = True  # before the connection is looked at: one that is made meanwhile looks at this
+        connection = self._connection
+        if connection is not None:
+            connection.cut()
+        else:
+            interrupter(self.response)()
+
     def _rest_of(self, position: Position) -> tuple[Call | None, Reopened]:
         """The call that asks for what comes behind *position*, or None where the server cannot be asked."""
         call, server = self.call, str(self.response.headers.get("server") or "")
@@ -213,17 +227,22 @@ class Exchange:
             failure: EventflowError | None = None
             response: Any = None
             headers: Any = None
+            self._connection = send.connection
+            if self._interrupted:
+                send.connection.cut()
             try:
                 response, self.waited = yield send
-                self.spent = self._seconds()
+                self.response, self.spent = response, self._seconds()
             except EventflowError as error:
                 failure = error
+            finally:
+                self._connection = None  # it may be another request's from here on
             cut = isinstance(failure, ConnectionFailed) and failure.phase == "headers"
-            if cut and not (stale or send.connection.fresh):
+            if cut and not (stale or send.connection.fresh or self._interrupted):
                 stale = True  # a connection that was kept had been closed by the server: that is no failure yet
                 continue
             if failure is None:
-                self.response, headers = response, response.headers
+                headers = response.headers
                 if response.status_code < 300:
                     self._await_body(send.request)
                     return response
@@ -348,6 +367,13 @@ class Connection:
     def __init__(self) -> None:
         self.fresh = False
         self.interrupt: Callable[[], None] | None = None
+        self._unwanted = False
+
+    def cut(self) -> None:
+        """Shut it down now, or as soon as it is there. From any thread."""
+        self._unwanted = True
+        if self.interrupt is not None:
+            self.interrupt()
 
     def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """One step."""
@@ -355,6 +381,8 @@ class Connection:
             self.fresh = True
         elif name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self.interrupt = functools.partial(shut_down, info.get("return_value"))
+            if self._unwanted:
+                self.interrupt()
 
     async def atrace(self, name: str, info: Mapping[str, Any]) -> None:
         """One step, of the async side."""

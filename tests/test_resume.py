@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -295,8 +296,6 @@ def test_silent_stream_when_timeouts_may_be_retried_is_resumed(way: str) -> None
 @pytest.mark.parametrize("way", WAYS)
 def test_run_when_cancelled_before_it_goes_on_ends_at_once(way: str) -> None:
     """A run that waits to reconnect can be cancelled from another thread."""
-    import threading
-
     timers: list[threading.Timer] = []
     flow = Dispatcher()
 
@@ -313,6 +312,40 @@ def test_run_when_cancelled_before_it_goes_on_ends_at_once(way: str) -> None:
     timers[0].join()
     assert (run.status, run.error, run.text) == ("cancelled", None, "ab")
     assert time.monotonic() - begun < 5
+
+
+def page(peer: Peer) -> None:
+    """An error whose page does not come."""
+    peer.head(503, {"content-length": "9"})
+    silence(peer)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("again", [silence, page], ids=["head", "page"])
+def test_run_when_cancelled_while_it_is_asked_for_again_ends_at_once(way: str, again: Answer) -> None:
+    """The request that is under way is cut, wherever it is, and no other is sent."""
+    asked = threading.Event()
+    runs: list[Run] = []
+    flow = Dispatcher()
+    flow.on("response.created", lambda event, run: runs.append(run))
+
+    def second(peer: Peer) -> None:
+        asked.set()
+        again(peer)
+
+    def cancel() -> None:
+        assert asked.wait(5)
+        time.sleep(0.05)  # until the head, where there is one, has come
+        runs[0].cancel()
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    begun = time.monotonic()
+    with Server(cut(EVENTS[:4]), second, sse(EVENTS[4:])) as server:
+        run = stream(server, way, flow)
+    canceller.join()
+    assert (run.status, run.error, run.text, len(server.requests)) == ("cancelled", None, "ab", 2)
+    assert time.monotonic() - begun < 2
 
 
 def test_relay_when_it_has_no_snapshot_is_resumed_by_ids() -> None:
