@@ -26,6 +26,7 @@ STEADY ?= @stdy/cli@0.22.2
 FUZZER ?= atheris>=3
 
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+unexport PYTHONDONTWRITEBYTECODE  # some containers set it; then each of the tests' processes would compile all it imports
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help

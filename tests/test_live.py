@@ -861,15 +861,6 @@ def alone() -> Iterator[None]:
             assert not thread.is_alive()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """The collector leaves alone what was there before: it is called often here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture
 def uncollected() -> Iterator[None]:
     """No garbage collection: what is let go of, is let go of by itself."""
