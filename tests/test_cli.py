@@ -1,4 +1,4 @@
-"""The command ``eventflow``: `tail`, `plugins`, and how it behaves among other commands. As a process of its own."""
+"""The command ``eventflow``: `tail`, `plugins`, and, as a process of its own, how it behaves among other commands."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import COMMAND, DEADLINE, eventflow, process
 
 from eventflow import Dispatcher, TextDelta, sse
 from eventflow.cli import main
 from eventflow.printable import printable
 from eventflow_plugins import Terminal
-
-COMMAND = (sys.executable, "-W", "error", "-m", "eventflow")
-DEADLINE = 20.0  # seconds after which a process is taken for stuck; none of these needs one
 
 HOSTILE = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\x7f\r\b\u202eevil\u2066\u2028\u2029\u200f\x00end"
 
@@ -31,20 +29,6 @@ HOSTILE = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\x7f\r\b\u202eevil\u2066\u2028\u2029\
 def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Output is buffered, as where users are: some machines that run tests have set otherwise."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-
-
-def eventflow(
-    *arguments: str, stdin: bytes = b"", environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        timeout=DEADLINE,
-        env={**os.environ, **(environment or {})},
-        check=False,
-    )
 
 
 def body(*events: dict[str, Any]) -> bytes:
@@ -139,6 +123,20 @@ class Child:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("tail", "responses-text.sse"), ("tail", "--json", "responses-error.sse"), ("tail", "no-such-file"), ("tali",)],
+)
+def test_command_when_it_is_a_process_does_what_it_does_here(
+    fixtures: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """The same on stdout, on stderr, and as its exit code: most tests need no process."""
+    monkeypatch.chdir(fixtures)
+    one, other = process(*arguments), eventflow(*arguments)
+    assert (one.stdout, one.stderr, one.returncode) == (other.stdout, other.stderr, other.returncode)
+    assert one.stdout or one.stderr
+
+
 def test_help_names_the_commands() -> None:
     """``--help`` goes to stdout and is no error."""
     done = eventflow("--help")
@@ -155,7 +153,7 @@ def test_help_of_tail_documents_its_exit_codes() -> None:
 
 def test_version_is_that_of_the_distribution() -> None:
     """``--version`` says it, or that there is none when it runs from its sources."""
-    done = eventflow("--version")
+    done = process("--version")
     assert done.returncode == 0
     assert re.fullmatch(rb"eventflow (\d+\.\d+\S*|\(not installed.*\))\n", done.stdout)
 
@@ -379,7 +377,7 @@ def test_json_is_one_event_a_line(fixtures: Path, name: str) -> None:
 def test_json_is_utf_8_whatever_the_locale() -> None:
     """A pipe into another program has one encoding."""
     stream = body(created(), delta("Grüße \ud83d\ude00"), completed())
-    done = eventflow("tail", "--json", "-", stdin=stream, environment={"PYTHONIOENCODING": "latin-1"})
+    done = process("tail", "--json", "-", stdin=stream, environment={"PYTHONIOENCODING": "latin-1"})
     assert "Grüße 😀" in done.stdout.decode()
     assert json.loads(done.stdout.splitlines()[1])["delta"] == "Grüße 😀"
 
@@ -387,7 +385,7 @@ def test_json_is_utf_8_whatever_the_locale() -> None:
 def test_text_survives_a_locale_that_lacks_its_characters() -> None:
     """They are escaped; the stream goes on."""
     stream = body(created(), added(), delta("€é"), completed())
-    done = eventflow("tail", "-", stdin=stream, environment={"PYTHONIOENCODING": "latin-1"})
+    done = process("tail", "-", stdin=stream, environment={"PYTHONIOENCODING": "latin-1"})
     assert (done.returncode, done.stdout) == (0, b"\\u20ac\xe9\n-- completed, 4 events\n")
 
 
@@ -663,7 +661,7 @@ def test_a_terminal_that_wants_no_colour_gets_none(coloured: Path, environment: 
 
 def test_a_pipe_gets_no_colour(coloured: Path) -> None:
     """Even where the environment asks for it."""
-    done = eventflow("tail", str(coloured), environment={"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm"})
+    done = process("tail", str(coloured), environment={"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm"})
     assert b"\x1b" not in done.stdout
 
 
@@ -705,7 +703,7 @@ def row_of(table: bytes, name: str) -> list[str]:
 
 def test_plugins_are_listed_without_being_imported(strangers: dict[str, str]) -> None:
     """Name, distribution, target, allowed; one that cannot be imported is no trouble here."""
-    done = eventflow("plugins", environment=strangers)
+    done = process("plugins", environment=strangers)
     assert (done.returncode, done.stderr) == (0, b"")
     assert row_of(done.stdout, "good") == ["good", "nice-plugins 1.2", "nice_module:Good", "yes"]
     assert row_of(done.stdout, "sad") == ["sad", "sad-plugins 1.2", "sad_module:Sad", "yes"]
@@ -714,7 +712,7 @@ def test_plugins_are_listed_without_being_imported(strangers: dict[str, str]) ->
 
 def test_check_imports_all_and_reports_those_that_fail(strangers: dict[str, str]) -> None:
     """Each failure is one line with its distribution's name; the others are not stopped by it."""
-    done = eventflow("plugins", "--check", environment=strangers)
+    done = process("plugins", "--check", environment=strangers)
     assert done.returncode == 1
     assert row_of(done.stdout, "good")[-1] == "ok"
     assert row_of(done.stdout, "sad")[-1] == "failed"
@@ -729,7 +727,7 @@ def test_check_imports_all_and_reports_those_that_fail(strangers: dict[str, str]
 
 def test_check_leaves_out_what_is_not_allowed(strangers: dict[str, str]) -> None:
     """EVENTFLOW_PLUGINS says what may be loaded; the rest is neither imported nor a failure."""
-    done = eventflow("plugins", "--check", environment={**strangers, "EVENTFLOW_PLUGINS": "good"})
+    done = process("plugins", "--check", environment={**strangers, "EVENTFLOW_PLUGINS": "good"})
     assert (done.returncode, done.stderr) == (0, b"")
     assert row_of(done.stdout, "good")[-2:] == ["yes", "ok"]
     assert row_of(done.stdout, "sad")[-2:] == ["no", "not loaded"]
@@ -745,7 +743,7 @@ def test_no_plugins_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_table_fits_a_terminal_and_is_never_cut_in_a_pipe(tmp_path: Path, strangers: dict[str, str]) -> None:
     """A narrow terminal folds long cells; ``| grep`` gets whole lines."""
     install(tmp_path, "long-" + "x" * 100, {"long": "nice_module:" + "Y" * 100})
-    line = next(line for line in eventflow("plugins", environment=strangers).stdout.splitlines() if b" long " in line)
+    line = next(line for line in process("plugins", environment=strangers).stdout.splitlines() if b" long " in line)
     assert b"Y" * 100 in line
     narrow = read_terminal("plugins", environment={**strangers, "COLUMNS": "60", "NO_COLOR": "1"})
     assert max(map(len, narrow.splitlines())) <= 60

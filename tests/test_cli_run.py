@@ -1,4 +1,4 @@
-"""``eventflow run`` as a process of its own, against a scripted server on loopback."""
+"""``eventflow run`` against a scripted server on loopback."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from typing import Any
 
 import pytest
+from commands import COMMAND, DEADLINE, Done, eventflow, process
 from scenarios import answer, call, closed, completed, created, delta, error, incomplete, message, opened
 from servers import Peer, Server, sse, status
 
-COMMAND = (sys.executable, "-W", "error", "-m", "eventflow", "run", "--model", "m")
-DEADLINE = 20.0  # seconds after which a process is taken for stuck; none of these needs one
+RUN = ("run", "--model", "m")
 KEY = "sk-made-up-4711"
 CLOSING = re.compile(
     r"^-- (?P<status>\w+), (?P<events>\d+) events, tokens: 3 in, 5 out, first text after \d+\.\d\d s, \d+ tokens/s$"
 )
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """The process's environment: a key, nothing else that counts."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "EVENTFLOW_MODEL"))}
-    return {**kept, "OPENAI_API_KEY": KEY, **changes}
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and nothing else that counts."""
+    for name in os.environ:
+        if name.startswith(("OPENAI_", "EVENTFLOW_MODEL")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def ask(server: Server, *arguments: str, stdin: bytes = b"", **changes: str) -> subprocess.CompletedProcess[bytes]:
+def ask(server: Server, *arguments: str, stdin: bytes = b"") -> Done:
     """Run the command against *server*, to its end."""
-    command = [*COMMAND, "--base-url", server.url, *arguments]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, timeout=DEADLINE, env=environment(**changes), check=False
-    )
+    return eventflow(*RUN, "--base-url", server.url, *arguments, stdin=stdin)
 
 
 def test_answer_when_it_comes_is_text_and_a_closing_line() -> None:
-    """The text as it is, and at the end how it went; the request says what was asked."""
+    """In a process of its own: the text as it is, and at the end how it went; the request says what was asked."""
     with Server(sse(answer("Hello, ", "world"), pace=0.02)) as server:
-        done = ask(server, "Who are you?", "--instructions", "Be short.", "-p", "temperature=0", "-p", "user=me")
+        said = ("Who are you?", "--instructions", "Be short.", "-p", "temperature=0", "-p", "user=me")
+        done = process(*RUN, "--base-url", server.url, *said)
     assert (done.returncode, done.stderr) == (0, b"")
     text, closing = done.stdout.decode().splitlines()
     assert text == "Hello, world"
@@ -170,14 +170,14 @@ def test_command_when_interrupted_leaves_quietly() -> None:
         sse([created(), opened(), delta("a")], then=Peer.wait)(peer)
 
     with Server(hanging) as server:
-        command = [*COMMAND, "--base-url", server.url, "x"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
-            assert process.stdout is not None
-            assert process.stdout.read(1) == b"a"
-            process.send_signal(signal.SIGINT)
-            rest, complaint = process.communicate(timeout=DEADLINE)
+        command = [*COMMAND, *RUN, "--base-url", server.url, "x"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.read(1) == b"a"
+            child.send_signal(signal.SIGINT)
+            rest, complaint = child.communicate(timeout=DEADLINE)
         assert server.left.wait(2)
-    assert (process.returncode, rest, complaint) == (130, b"\n", b"")
+    assert (child.returncode, rest, complaint) == (130, b"\n", b"")
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,9 @@ def test_command_when_used_wrongly(arguments: tuple[str, ...], said: bytes) -> N
     assert said in done.stderr
 
 
-def test_key_when_missing_for_openai_is_said() -> None:
+def test_key_when_missing_for_openai_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key, OpenAI's server is not even asked."""
-    done = subprocess.run(
-        [*COMMAND, "x"], capture_output=True, timeout=DEADLINE, env=environment(OPENAI_API_KEY=""), check=False
-    )
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    done = eventflow(*RUN, "x")
     assert done.returncode == 2
     assert b"OPENAI_API_KEY" in done.stderr

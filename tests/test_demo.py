@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import re
@@ -9,17 +11,21 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from commands import Done, eventflow
 
-from eventflow import Dispatcher, collect, sse
+from eventflow import Dispatcher, EventflowError, collect, sse
 from eventflow.cli import model_server
 from eventflow.cli.demo import PROMPT
+from eventflow.cli.model_server import ModelServer
 from eventflow.cli.recording import ANSWER, CALL, recording_server
 from eventflow.plugin import available
 
@@ -34,37 +40,41 @@ CONVERSATION = (
     + f"\n[turn 2] {TEXT}\n"
 )
 
-NO_MODEL = "model_server.available = lambda: False"
-BROKEN_MODEL = """
-@contextlib.contextmanager
-def broken(**options):
-    yield model_server.ModelServer("http://127.0.0.1:9/v1", "none")  # port 9: nobody listens
-
-model_server.available, model_server.model_server = lambda: True, broken
+NO_MODEL = """
+import sys
+from eventflow.cli import main, model_server
+model_server.available = lambda: False
+sys.exit(main())
 """
-DEAD_MODEL = """
+PROGRAM = (sys.executable, "-W", "error", "-c", NO_MODEL, "demo")
+Play = Callable[..., Done]
+
+
 @contextlib.contextmanager
-def dead(**options):
-    raise EventflowError("the model server died\\nat \\x1b[31mnight")
+def refusing(**options: Any) -> Iterator[ModelServer]:
+    """A model server at which nobody listens."""
+    yield ModelServer("http://127.0.0.1:9/v1", "none")
+
+
+@contextlib.contextmanager
+def dead(**options: Any) -> Iterator[ModelServer]:
+    """One that does not start."""
+    raise EventflowError("the model server died\nat \x1b[31mnight")
     yield
 
-model_server.available, model_server.model_server = lambda: True, dead
-"""
-CUT_MODEL = """
-real = recording.recording_server
-@contextlib.contextmanager
-def cut(**options):
-    short = b"\\n\\n".join(recording.ANSWER.read_bytes().split(b"\\n\\n")[:10]) + b"\\n\\n"
-    (cut := pathlib.Path(tempfile.mkdtemp()) / "cut.sse").write_bytes(short)
-    with real(recording.CALL, cut, pace=0) as url:
-        yield model_server.ModelServer(url, "smollm2")
 
-model_server.available, model_server.model_server = lambda: True, cut
-"""
+@contextlib.contextmanager
+def cut_off(**options: Any) -> Iterator[ModelServer]:
+    """One whose answer has no end."""
+    short = b"\n\n".join(ANSWER.read_bytes().split(b"\n\n")[:10]) + b"\n\n"
+    with tempfile.TemporaryDirectory() as folder:
+        (cut := Path(folder) / "cut.sse").write_bytes(short)
+        with recording_server(CALL, cut, pace=0) as url:
+            yield ModelServer(url, "smollm2")
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """One in which the bundled plugins are found by name, from a checkout too."""
     variables = {
         **os.environ,
@@ -74,6 +84,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
     for name in ("EVENTFLOW_PLUGINS", "PYTHONUNBUFFERED"):  # as where users are
         variables.pop(name, None)
+        monkeypatch.delenv(name, raising=False)
     if not {"accumulate", "log"} <= {plugin.name for plugin in available()}:
         project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
         metadata = tmp_path / "site" / "eventflow_stream-0.dist-info"
@@ -81,25 +92,26 @@ def environment(tmp_path: Path) -> dict[str, str]:
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
         points = [f"{name} = {target}" for name, target in project["entry-points"]["eventflow.plugins"].items()]
         (metadata / "entry_points.txt").write_text("\n".join(["[eventflow.plugins]", *points, ""]))
+        monkeypatch.syspath_prepend(metadata.parent)
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(metadata.parent), os.environ.get("PYTHONPATH"))))
     return variables
 
 
-def program(change: str) -> list[str]:
-    """The command, with *change* made before it runs."""
-    code = (
-        "import contextlib, pathlib, sys, tempfile\n"
-        "from eventflow import EventflowError\n"
-        "from eventflow.cli import main, model_server, recording\n"
-        f"{change}\nsys.exit(main())"
-    )
-    return [sys.executable, "-W", "error", "-c", code, "demo"]
+@pytest.fixture
+def play(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Plays the demo to its end, here, as fast as it goes; with this model server, or with none."""
 
+    def run(*arguments: str, server: Any = None, **variables: str) -> Done:
+        monkeypatch.setattr("tempfile.tempdir", environment["TMPDIR"])
+        monkeypatch.setattr(model_server, "available", lambda: server is not None)
+        monkeypatch.setattr(model_server, "model_server", server)
+        monkeypatch.setattr("eventflow.exchange._FIRST_DELAY", 0.001)
+        monkeypatch.setattr("eventflow.cli.demo.recording_server", functools.partial(recording_server, pace=0))
+        for name, value in (environment | variables).items():
+            monkeypatch.setenv(name, value)
+        return eventflow("demo", *arguments)
 
-def play(environment: dict[str, str], *arguments: str, change: str = NO_MODEL) -> subprocess.CompletedProcess[str]:
-    """Run the demo to its end."""
-    command = [*program(change), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environment, check=False)
+    return run
 
 
 def rows(stdout: str) -> dict[str, str]:
@@ -124,7 +136,7 @@ def check_log(path: Path, events: list[int], calls: int, runs: int = 2) -> None:
 
 def test_without_a_model_the_recording_is_streamed(environment: dict[str, str]) -> None:
     """It says so, shows question, calls, outputs, the whole answer and a table, and the log is where that says."""
-    done = play(environment)
+    done = subprocess.run(PROGRAM, capture_output=True, text=True, timeout=DEADLINE, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     first, *_ = done.stdout.splitlines()
     assert "recording" in first
@@ -142,17 +154,17 @@ def test_without_a_model_the_recording_is_streamed(environment: dict[str, str]) 
     check_log(Path(table["log"]), EVENTS, len(CALLS))
 
 
-def test_log_goes_where_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
+def test_log_goes_where_it_is_told(play: Play, tmp_path: Path) -> None:
     """``--log FILE``."""
     path = tmp_path / "my.jsonl"
-    done = play(environment, "--log", str(path))
-    assert rows(done.stdout)["log"] == str(path)
+    done = play("--log", str(path))
+    assert rows(done.stdout.decode())["log"] == str(path)
     check_log(path, EVENTS, len(CALLS))
 
 
 def test_text_is_shown_as_it_comes(environment: dict[str, str]) -> None:
     """The first words are on the screen while the rest is still to come; Ctrl-C ends it at once and quietly."""
-    process = subprocess.Popen(program(NO_MODEL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     try:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -177,7 +189,7 @@ def test_text_is_shown_as_it_comes(environment: dict[str, str]) -> None:
 
 def test_broken_pipe_ends_quietly(environment: dict[str, str]) -> None:
     """The reader has left: no traceback, and the exit code says why."""
-    process = subprocess.Popen(program(NO_MODEL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     try:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -192,42 +204,41 @@ def test_broken_pipe_ends_quietly(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said", "runs"),
+    ("server", "said", "runs"),
     [
-        (BROKEN_MODEL, r"no answer came", 2),  # no run began
-        (DEAD_MODEL, r"the model server died\\nat \\u001b\[31mnight\. This", 2),
-        (CUT_MODEL, r"before a terminal event", 4),
+        (refusing, r"no answer came", 2),  # no run began
+        (dead, r"the model server died\\nat \\u001b\[31mnight\. This", 2),
+        (cut_off, r"before a terminal event", 4),
     ],
     ids=["refuses", "dies", "is-cut-off"],
 )
-def test_a_model_that_fails_is_replaced_by_the_recording(
-    environment: dict[str, str], change: str, said: str, runs: int
-) -> None:
+def test_a_model_that_fails_is_replaced_by_the_recording(play: Play, server: Any, said: str, runs: int) -> None:
     """Whatever happens to it is said in one line; then the recording is played to its end."""
-    done = play(environment, change=change)
-    assert (done.returncode, done.stderr) == (0, "")
-    (line,) = re.findall(r"^The model cannot answer: .*$", done.stdout, re.MULTILINE)
+    done = play(server=server)
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = done.stdout.decode()
+    (line,) = re.findall(r"^The model cannot answer: .*$", shown, re.MULTILINE)
     assert re.search(said, line)
     assert line.endswith("This is a recording of one.")
-    assert f"{line}\n{CONVERSATION}" in done.stdout
-    assert rows(done.stdout)["outcome"] == "completed"
-    check_log(Path(rows(done.stdout)["log"]), EVENTS, len(CALLS), runs)
+    assert f"{line}\n{CONVERSATION}" in shown
+    assert rows(shown)["outcome"] == "completed"
+    check_log(Path(rows(shown)["log"]), EVENTS, len(CALLS), runs)
 
 
-def test_missing_plugins_are_told(environment: dict[str, str]) -> None:
+def test_missing_plugins_are_told(play: Play) -> None:
     """The bundled plugins are found by name like a stranger's, and may be forbidden like one."""
-    done = play({**environment, "EVENTFLOW_PLUGINS": "log"})
-    assert (done.returncode, done.stdout) == (2, "")
+    done = play(EVENTFLOW_PLUGINS="log")
+    assert (done.returncode, done.stdout) == (2, b"")
     assert re.fullmatch(
-        r"eventflow: plugin 'accumulate' of .* is not in EVENTFLOW_PLUGINS; add it there\n", done.stderr
+        r"eventflow: plugin 'accumulate' of .* is not in EVENTFLOW_PLUGINS; add it there\n", done.stderr.decode()
     )
 
 
-def test_log_that_cannot_be_written_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+def test_log_that_cannot_be_written_is_one_line(play: Play, tmp_path: Path) -> None:
     """Before anything is asked."""
-    done = play(environment, "--log", str(tmp_path / "nowhere" / "log.jsonl"))
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    done = play("--log", str(tmp_path / "nowhere" / "log.jsonl"))
+    assert (done.returncode, done.stdout) == (2, b"")
+    (line,) = done.stderr.decode().splitlines()
     assert line.startswith("eventflow: ")
     assert "log.jsonl" in line
 
