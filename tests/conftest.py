@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from environments import build_wheel
+from environments import wheel_in
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("default", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,5 +43,15 @@ def fixtures() -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from this tree."""
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
+    """The wheel, built from this tree: once, however many processes run the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    return wheel_in(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Nothing is traced: time and memory are those of the code, not of what measures its coverage."""
+    traced_by = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(traced_by)

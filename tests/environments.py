@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["CLEAN", "ROOT", "build_wheel", "environment", "run"]
+__all__ = ["CLEAN", "ROOT", "UNMEASURED", "environment", "run", "wheel_in"]
 
 ROOT = Path(__file__).parents[1]
 OFFLINE = (  # what pip says where it reaches no index
@@ -23,7 +24,9 @@ OFFLINE = (  # what pip says where it reaches no index
     "No matching distribution found for setuptools",
 )
 NEEDED = ("eventflow", "plugins", "pyproject.toml", "setup.cfg", "README.md", "LICENSE")
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}  # no path into the tree
+UNMEASURED = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+"""The environment for processes whose coverage is not measured, which would take them twice the time and the memory."""
+CLEAN = {name: value for name, value in UNMEASURED.items() if not name.startswith("PYTHON")}  # no path into the tree
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -44,9 +47,20 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
-def build_wheel(folder: Path) -> Path:
+def wheel_in(shared: Path) -> Path:
+    """The wheel in a folder that several processes may share: the first one builds it, the others wait for it."""
+    folder = shared / "wheel"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        built = next(folder.glob("*.whl"), None)
+        return _build(folder) if built is None else built
+
+
+def _build(folder: Path) -> Path:
     """The wheel, built from a copy of the tree: nothing is left behind here, nothing left here gets in."""
     tree = folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)  # of somebody who could not build it
     tree.mkdir()
     for name in NEEDED:
         if (ROOT / name).is_dir():

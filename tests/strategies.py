@@ -47,9 +47,16 @@ def canonical_blocks() -> st.SearchStrategy[bytes]:
     )
 
 
+def _lines() -> st.SearchStrategy[bytes]:
+    """Lines of events, so that events have several."""
+    value = st.sampled_from(_VALUES + _BROKEN + _NO_LINE_ENDS)
+    return st.tuples(st.sampled_from(_FIELDS), value, st.sampled_from(LINE_ENDS)).map(b"".join)
+
+
 def bodies(max_size: int = 40) -> st.SearchStrategy[bytes]:
     """Bodies full of what decoders get wrong: every line end, marks, colons, NUL, broken UTF-8, canonical blocks."""
     pieces = st.one_of(
+        _lines(),
         st.sampled_from(LINE_ENDS),
         st.sampled_from((b"\n\n", b"\r\r", b"\r\n\r\n")),
         st.sampled_from(_FIELDS),

@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from eventflow import Dispatcher, Run
 from eventflow.testing import stream
 from eventflow_plugins import Accumulate, Log, Redact, Tools, Usage, drop, tap, tee
@@ -56,6 +58,7 @@ def double_here(number: int) -> int:
 double_here.__name__ = double_here.__qualname__ = "double"
 
 
+@pytest.mark.usefixtures("untraced")
 def test_runs_when_a_thousand_go_through_one_pipeline_at_once(tmp_path: Path) -> None:
     """A thousand async runs of one dispatcher each have their own text, call, output, tokens and lines in the log."""
     log = Log(tmp_path / "log.jsonl", events="response.output_text.done", flush=False)

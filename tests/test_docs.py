@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -90,6 +91,13 @@ def guarantees() -> list[tuple[str, str]]:
     return [(what.strip(), test.strip()) for what, test in rows if what.strip() != "what is promised"]
 
 
+@functools.cache
+def functions_of(module: str) -> frozenset[str]:
+    """The names of a module's functions."""
+    functions = ast.parse((ROOT / "tests" / module).read_text(encoding="utf-8")).body
+    return frozenset(each.name for each in functions if isinstance(each, ast.FunctionDef))
+
+
 def test_guarantees_name_tests_that_exist() -> None:
     """Every promise has its test, by module and name; no test is told to show two."""
     rows = guarantees()
@@ -99,5 +107,4 @@ def test_guarantees_name_tests_that_exist() -> None:
         named = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", test)
         assert named, f"{what}: {test} names no test"
         module, name = named.groups()
-        functions = ast.parse((ROOT / "tests" / module).read_text(encoding="utf-8")).body
-        assert name in {each.name for each in functions if isinstance(each, ast.FunctionDef)}, f"{what}: no {test}"
+        assert name in functions_of(module), f"{what}: no {test}"

@@ -1399,7 +1399,7 @@ class Flood:
 
 
 @pytest.fixture
-def traced() -> Iterator[None]:
+def measured(untraced: None) -> Iterator[None]:
     """Memory is measured."""
     gc.collect()
     tracemalloc.start()
@@ -1407,7 +1407,7 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("measured")
 @faces([("client", "sync"), ("client", "asyncio"), ("client", "trio"), ("httpx", "sync"), ("httpx2", "asyncio")])
 def test_server_when_nobody_reads_cannot_send(face: str, way: str) -> None:
     """A consumer that does not read stops the server: nothing is read ahead, and memory stays flat."""
@@ -1438,7 +1438,7 @@ def test_server_when_nobody_reads_cannot_send(face: str, way: str) -> None:
     assert peak < 2 * 2**20
 
 
-@pytest.mark.usefixtures("traced")
+@pytest.mark.usefixtures("measured")
 @faces([("client", "sync"), ("client", "asyncio"), ("client", "trio"), ("httpx", "sync"), ("httpx2", "asyncio")])
 def test_memory_when_a_relay_reads_everything_stays_flat(face: str, way: str) -> None:
     """20 MiB go through a dispatcher that keeps no text, a few at a time."""

@@ -372,14 +372,11 @@ WORK = {
 
 
 @pytest.fixture
-def undisturbed() -> Iterator[None]:
+def undisturbed(untraced: None) -> Iterator[None]:
     """Neither garbage collection nor tracing: under a trace function CPython 3.11 copies a str that it extends."""
-    trace = sys.gettrace()
-    sys.settrace(None)
     gc.disable()
     yield
     gc.enable()
-    sys.settrace(trace)
 
 
 @pytest.mark.usefixtures("undisturbed")

@@ -11,8 +11,6 @@ import contextlib
 import gc
 import logging
 import os
-import subprocess
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from typing import Any
 
 import attrs
 import pytest
+from commands import eventflow
 from scenarios import answer, call, closed, completed, created, deltas, failed, opened
 from servers import Answer, Server, document, sse, status
 
@@ -30,7 +29,6 @@ from eventflow.request import Secret, Settings, create_call
 from eventflow_plugins import Log, Record, Redact, Terminal, Tools, Usage
 
 FACES = ("sync", "async")
-DEADLINE = 20.0  # seconds after which a process is taken for stuck
 
 
 class Vault:
@@ -328,18 +326,13 @@ def served() -> Iterator[Server]:
         yield server
 
 
-def test_command_when_it_asks(served: Server, vault: Vault, tmp_path: Path) -> None:
+def test_command_when_it_asks(served: Server, vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`eventflow run` shows no key, query or prompt, refused, cut off or answered, and records none."""
-    command = [sys.executable, "-W", "error", "-m", "eventflow", "run", "--model", "m", "--base-url"]
+    monkeypatch.setenv("OPENAI_API_KEY", vault.key)
+    command = ("run", "--model", "m", "--base-url", f"{served.url}?sig={vault.query}")
     for number, code in enumerate((1, 1, 0)):
-        options = [f"{served.url}?sig={vault.query}", "--instructions", vault.instructions, "--record"]
-        done = subprocess.run(
-            [*command, *options, str(tmp_path / f"{number}.jsonl"), vault.prompt],
-            capture_output=True,
-            timeout=DEADLINE,
-            env={**os.environ, "OPENAI_API_KEY": vault.key},
-            check=False,
-        )
+        options = ("--instructions", vault.instructions, "--record", str(tmp_path / f"{number}.jsonl"))
+        done = eventflow(*command, *options, vault.prompt)
         assert done.returncode == code
         vault.check(done.stdout.decode(), done.stderr.decode())
     assert served.requests[-1].headers["authorization"] == f"Bearer {vault.key}"

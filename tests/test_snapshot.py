@@ -651,9 +651,10 @@ def test_note_when_there_is_too_much() -> None:
 # --- what it costs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("untraced")
 def test_memory_when_there_are_many_deltas() -> None:
-    """A hundred thousand deltas cost their text once, and nothing is left of them when the text is whole."""
-    count, piece = 100_000, "four"
+    """Twenty thousand deltas cost their text once, and nothing is left of them when the text is whole."""
+    count, piece = 20_000, "four"
     snapshot = Snapshot()
     tracemalloc.start()
     try:
@@ -672,15 +673,16 @@ def test_memory_when_there_are_many_deltas() -> None:
     assert snapshot.text == whole
 
 
+@pytest.mark.usefixtures("untraced")
 def test_memory_when_deltas_come_one_by_one() -> None:
     """Pieces are joined as they come: a string for every token would cost many times the text."""
     snapshot = Snapshot()
     tracemalloc.start()
     try:
-        for number in range(50_000):
+        for number in range(20_000):
             snapshot.add([FunctionCallArgumentsDelta(f"{number:06}", "fc_0", 0)])
         growing, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert growing < 1.3 * 6 * 50_000
-    assert snapshot.arguments_size == 300_000
+    assert growing < 1.3 * 6 * 20_000
+    assert snapshot.arguments_size == 120_000

@@ -20,7 +20,7 @@ from eventflow.sse import MAX_EVENT_BYTES, Decoder, Frame, adecode, decode, enco
 from tests.strategies import bodies, canonical_blocks, chunked, chunkings, frame_ids, frame_names, frame_texts
 
 BOM = b"\xef\xbb\xbf"
-thorough = settings(deadline=None, max_examples=400)
+thorough = settings(max_examples=4 * settings().max_examples)
 
 
 class Reading(NamedTuple):
@@ -142,6 +142,7 @@ def test_line_machine_is_not_used_when_blocks_are_canonical(monkeypatch: pytest.
 
 @thorough
 @given(chunked(), st.integers(1, 40))
+@example((b"data: a\ndata: bcdef", single(b"data: a\ndata: bcdef")), 10)
 def test_limit_strikes_at_the_same_place_in_any_chunking(case: tuple[bytes, list[bytes]], maximum: int) -> None:
     """Under a limit the same events come out, and the same bodies fail, however they are cut."""
     body, chunks = case
@@ -708,6 +709,7 @@ def scanned(monkeypatch: pytest.MonkeyPatch, chunks: Iterable[bytes], frames: in
     ],
     ids=["line", "lines", "comment"],
 )
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("size", [1, 7, 4096, 2**20])
 def test_work_is_linear_in_any_chunk_size(monkeypatch: pytest.MonkeyPatch, body: bytes, size: int) -> None:
     """Every byte is searched at most twice, once when its chunk comes and once when its line has ended."""
@@ -715,6 +717,7 @@ def test_work_is_linear_in_any_chunk_size(monkeypatch: pytest.MonkeyPatch, body:
     assert scanned(monkeypatch, chunks, frames=1) <= 2 * len(body)
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     "piece", [b"data: ", b"event: ", b"event: a\n", b"event: a\ndata: b\n", b"data: a\n", b"\n", b"\r", b":", b"id\n\n"]
 )
@@ -743,6 +746,7 @@ def peak(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("piece", [b":", b"data: ", b"data: \n", b"data\n", b"data:xx\n", b"\xff"])
 def test_memory_is_bounded_when_an_event_does_not_end(piece: bytes) -> None:
     """An endless event ends at the limit, having taken a small multiple of it, however short its lines are."""
@@ -760,6 +764,7 @@ def test_memory_is_bounded_when_an_event_does_not_end(piece: bytes) -> None:
     assert peak(endless) < 3 * maximum
 
 
+@pytest.mark.usefixtures("untraced")
 def test_memory_is_bounded_when_one_chunk_has_many_lines() -> None:
     """A huge chunk is read in pieces: half a million blank lines do not make as many matches at once."""
     chunk = b"\n" * 2**19

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import UNMEASURED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from targets import CUTS, TARGETS, seeds
@@ -102,7 +103,7 @@ def test_fuzzer_when_it_runs(tmp_path: Path) -> None:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(Path(__file__).parent), "--kept", str(tmp_path), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=UNMEASURED)
 
     done = run("--seconds", "1", "--random", "json_array")
     assert (done.returncode, done.stderr) == (0, "")
