@@ -106,7 +106,7 @@ class Slots:
             return False
 
     def give(self, holder: object) -> None:
-        """Give the slot of *holder* back, if it has one; wake who waits longest: to wake all takes long where many wait."""
+        """Give back the slot of *holder*, if any, and wake who waits longest: to wake all takes long where many wait."""
         state = self._state.here()
         with state.lock:
             if holder not in state.holders:
