@@ -13,7 +13,7 @@ give while an answer is coming in `answer`.
 from __future__ import annotations
 
 import abc
-import os
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload
@@ -25,6 +25,7 @@ from eventflow.errors import APIStreamError, UnexpectedContentType, UsageError, 
 from eventflow.events import Response, ResponseFailed
 from eventflow.events._decode import decode_object, decode_response
 from eventflow.exchange import Exchange
+from eventflow.forks import PerProcess
 from eventflow.limits import Limits
 from eventflow.outcome import Outcome
 from eventflow.request import (
@@ -369,9 +370,11 @@ class _Base(abc.ABC, Generic[H]):
                 f"{type(http_client).__name__} has no {missing[0]}"
             )
         self._given = http_client
-        self._own: dict[int, H] = {}  # by process
+        self._own = PerProcess(functools.partial(self._open, self._settings))
         if http_client is None:
-            self._own[os.getpid()] = self._open()
+            self._own.here()
+            if self._closes == "close":  # what is async cannot be closed when nobody holds it any more
+                weakref.finalize(self, _close, self._own)
 
     @property
     def _http(self) -> H:
@@ -380,13 +383,11 @@ class _Base(abc.ABC, Generic[H]):
         A process that was forked has a new one: on the connections of its parent the two would get each other's
         answers. Those stay open there, for to close some (TLS, an event loop's) is to close the parent's.
         """
-        if self._given is not None:
-            return self._given
-        process = os.getpid()
-        return self._own.get(process) or self._own.setdefault(process, self._open())  # of two threads' one is taken
+        return self._own.here() if self._given is None else self._given
 
+    @staticmethod
     @abc.abstractmethod
-    def _open(self) -> H:
+    def _open(settings: Settings) -> H:
         """An HTTP client of our own, which is ours to close."""
 
     def __repr__(self) -> str:
@@ -421,11 +422,11 @@ class Client(_Base[HTTPClient]):
 
     _closes: ClassVar[str] = "close"
 
-    def _open(self) -> HTTPClient:
+    @staticmethod
+    def _open(settings: Settings) -> HTTPClient:
         import httpx
 
-        weakref.finalize(self, _close, self._own)
-        return httpx.Client(**_options(self._settings))
+        return httpx.Client(**_options(settings))
 
     @property
     def responses(self) -> Responses:
@@ -448,10 +449,11 @@ class AsyncClient(_Base[AsyncHTTPClient]):
 
     _closes: ClassVar[str] = "aclose"
 
-    def _open(self) -> AsyncHTTPClient:
+    @staticmethod
+    def _open(settings: Settings) -> AsyncHTTPClient:
         import httpx
 
-        return httpx.AsyncClient(**_options(self._settings))
+        return httpx.AsyncClient(**_options(settings))
 
     @property
     def responses(self) -> AsyncResponses:
@@ -460,7 +462,7 @@ class AsyncClient(_Base[AsyncHTTPClient]):
 
     async def close(self) -> None:
         """Close the connections, unless the HTTP client is yours. Twice is once."""
-        own = self._own.get(os.getpid())
+        own = self._own.known()
         if own is not None:
             await own.aclose()
 
@@ -473,10 +475,11 @@ class AsyncClient(_Base[AsyncHTTPClient]):
         await self.close()
 
 
-def _close(own: Mapping[int, HTTPClient]) -> None:
+def _close(own: PerProcess[Any]) -> None:
     """Close the HTTP client of this process."""
-    if os.getpid() in own:
-        own[os.getpid()].close()
+    here = own.known()
+    if here is not None:
+        here.close()
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -1294,30 +1294,6 @@ def test_client_when_it_is_closed(way: str) -> None:
         play(way, server, scenario)
 
 
-@pytest.mark.parametrize("way", FEW)
-def test_client_when_its_process_was_forked_has_connections_of_its_own(
-    way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the child does, and that it closes the client, is nothing to the parent's connections."""
-    own = os.getpid()
-
-    async def scenario(face: Face) -> None:
-        await face.create()
-        monkeypatch.setattr("os.getpid", lambda: own + 1)
-        await face.create()
-        await face.create()
-        assert server.connections == 2
-        await face.close()
-        with pytest.raises(UsageError, match="the HTTP client is closed"):
-            await face.create()
-        monkeypatch.setattr("os.getpid", lambda: own)
-        await face.create()
-        assert server.connections == 2
-
-    with Server(document(DOCUMENT)) as server:
-        play(way, server, scenario)
-
-
 def test_client_when_it_is_dropped_closes_its_connections() -> None:
     """Nobody needs to wait for the garbage collector's whim to have no open sockets."""
     with Server(sse(AB[:2], then=lambda peer: peer.wait())) as server:

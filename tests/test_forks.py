@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from servers import Server, document
 
+from eventflow import AsyncClient
+from eventflow.errors import UsageError
 from eventflow.forks import PerProcess
 from eventflow.jobs import LoopThread
 from eventflow_plugins.line_file import LineFile
@@ -77,3 +80,38 @@ def test_file_when_a_process_is_forked_in_the_middle_of_a_line(tmp_path: Path) -
         assert child(lambda: (file.write(b"child\n"), file.close())) == 0
     file.close()
     assert path.read_bytes() == b"child\nparent\n"
+
+
+def test_client_when_its_process_was_forked_has_connections_of_its_own() -> None:
+    """What the child does, and that it closes the client, is nothing to the parent's connections."""
+    with Server(document({"id": "resp_1", "status": "completed", "output": []})) as server, server.client() as client:
+
+        def ask() -> None:
+            client.responses.create(input="hello")
+            client.responses.create(input="hello")
+            client.close()
+            with pytest.raises(UsageError, match="the HTTP client is closed"):
+                client.responses.create(input="hello")
+
+        client.responses.create(input="hello")
+        assert child(ask) == 0
+        client.responses.create(input="hello")
+        assert server.connections == 2
+
+
+def test_async_client_when_its_process_was_forked_has_connections_of_its_own() -> None:
+    """The same, async: a loop of the child uses none of the parent's."""
+    with Server(document({"id": "resp_1", "status": "completed", "output": []})) as server:
+        client = AsyncClient(base_url=server.url, api_key="sk-made-up")
+
+        async def ask() -> None:
+            await client.responses.create(input="hello")
+
+        async def main() -> None:
+            await ask()
+            assert await asyncio.to_thread(child, lambda: asyncio.run(ask())) == 0
+            await ask()
+            await client.close()
+
+        asyncio.run(main())
+        assert server.connections == 2

@@ -106,7 +106,7 @@ class Slots:
             return False
 
     def give(self, holder: object) -> None:
-        """Give back the slot of *holder*, if any, and wake who waits longest: to wake all takes long where many wait."""
+        """Give back the slot of *holder*, if any, and wake who waits longest: to wake all takes long if many wait."""
         state = self._state.here()
         with state.lock:
             if holder not in state.holders:
