@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wiring import Told, extras, feed, frame, listen, said
 
-from eventflow import Limits
-from eventflow.errors import DecodeError, LimitExceeded
+from eventflow import Dispatcher, Limits
+from eventflow.errors import DecodeError, LimitExceeded, StreamTruncated
 from eventflow.events import (
     AudioDelta,
     AudioDone,
@@ -196,6 +196,21 @@ def test_choices_when_there_are_several() -> None:
     told = chat(text("a"), second, both, STOP, {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]})
     assert said(told.response) == ["ab", "xy"]
     assert told.response.status == "incomplete"
+
+
+def test_choices_when_one_is_cut() -> None:
+    """The body's end is the answer's only when every choice has its reason; the mark ends it, and a half is told so."""
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
+    stream = text("a"), chunk({"reasoning": "r"}, index=1), chunk({"tool_calls": [call]}, index=1), STOP
+    assert chat(*stream).response.status == "in_progress"
+    assert chat(text("a"), chunk(index=1), STOP).response.status == "in_progress"
+    told = chat(*stream, "[DONE]")
+    assert told.response.status == "completed"
+    assert [item.status for item in told.response.output] == ["completed", "completed", "incomplete"]
+    assert [item.status for item in chat(*stream[:-1], "[DONE]").response.output] == ["completed"] * 3
+    run = Dispatcher().run(map(frame, stream), wire="chat", check=False)
+    assert isinstance(run.error, StreamTruncated)
+    assert [item.status for item in run.response.output] == ["incomplete", "completed", "incomplete"]
 
 
 def test_answer_when_it_came_whole() -> None:

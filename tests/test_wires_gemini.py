@@ -146,6 +146,14 @@ def test_prompt_when_it_is_blocked() -> None:
     assert told.response.incomplete_details.reason == "content_filter"
     assert extras(told.events)["promptFeedback"] == feedback["promptFeedback"]
     assert gemini(chunk(text("a"), **feedback), STOP).response.status == "completed"
+    assert gemini(chunk(text("a"), index=1), feedback).response.status == "incomplete"
+
+
+def test_candidates_when_one_is_cut() -> None:
+    """The body's end is the answer's only when every candidate has its reason."""
+    told = gemini(chunk(text("a"), index=0), chunk(text("x"), index=1), STOP)
+    assert told.response.status == "in_progress"
+    assert gemini(chunk(text("a"), finish="STOP"), chunk(text("x"), index=1)).response.status == "in_progress"
 
 
 def test_candidates_when_there_are_several() -> None:

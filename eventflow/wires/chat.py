@@ -133,6 +133,7 @@ class ChatWire(TranslatingWire):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._usage: Usage | None = None
+        self._heard = set[int]()  # the choices that are
         self._finishes: dict[int, str] = {}  # by choice
         self._open: dict[int, Hashable] = {}  # of each choice: what its last piece of text belongs to
         self._calls: dict[int, list[Hashable]] = {}  # of each choice: its calls, in order
@@ -140,8 +141,8 @@ class ChatWire(TranslatingWire):
 
     @property
     def finished(self) -> bool:
-        """Whether the end of the body would be the end of the answer."""
-        return bool(self._finishes)
+        """Whether the end of the body would be the end of the answer: of every choice of it."""
+        return bool(self._finishes) and self._heard <= self._finishes.keys()
 
     @staticmethod
     def fits(frame: Frame) -> bool:
@@ -210,6 +211,7 @@ class ChatWire(TranslatingWire):
     def _choice(self, choice: Mapping[str, Any]) -> None:
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
+        self._heard.add(index)
         delta = as_mapping(choice.get("delta") or choice.get("message"))
         self._keep({name: value for name, value in choice.items() if name not in _CHOICE})
         known = {*_DELTA, *_REASONING, "reasoning_details"}
@@ -372,6 +374,9 @@ class ChatWire(TranslatingWire):
         if "error" in self._finishes.values():
             self._fail(StreamError(message="the provider finished with an error", code="error"))
             return
+        for index in sorted(self._heard - self._finishes.keys()) if self._finishes else ():
+            for key in ((index, "reasoning"), (index, "text"), *self._calls.get(index, ())):
+                self._assembler.close(key, "incomplete")  # the mark came all the same; some servers give no reasons
         self._assembler.end(next(filter(None, reasons), None), usage=self._usage)
 
     def _usage_so_far(self) -> Usage | None:

@@ -70,6 +70,7 @@ class GeminiWire(TranslatingWire):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._usage: dict[str, Any] = {}
+        self._heard = set[int]()  # the candidates that are
         self._finishes: dict[int, str] = {}  # by candidate
         self._speaking: dict[int, Hashable] = {}  # of each candidate: the item that its last piece belongs to
         self._arguments: dict[int, _Arguments] = {}  # of each candidate: those of the call under way
@@ -78,8 +79,8 @@ class GeminiWire(TranslatingWire):
 
     @property
     def finished(self) -> bool:
-        """Whether the end of the body would be the end of the answer."""
-        return bool(self._finishes)
+        """Whether the end of the body would be the end of the answer: of every candidate of it."""
+        return bool(self._finishes) and self._heard <= self._finishes.keys()
 
     @staticmethod
     def fits(frame: Frame) -> bool:
@@ -105,7 +106,8 @@ class GeminiWire(TranslatingWire):
             self._candidate(as_mapping(candidate))
         blocked = as_mapping(chunk.get("promptFeedback")).get("blockReason")
         if blocked and not chunk.get("candidates"):
-            self._finishes.setdefault(0, as_text(blocked))
+            for index in self._heard or (0,):
+                self._finishes.setdefault(index, as_text(blocked))
 
     def _end(self) -> None:
         bad = next((reason for reason in self._finishes.values() if reason not in _GOOD), None)
@@ -137,6 +139,7 @@ class GeminiWire(TranslatingWire):
     def _candidate(self, candidate: Mapping[str, Any]) -> None:
         index = candidate.get("index")
         index = index if isinstance(index, int) else 0
+        self._heard.add(index)
         self._keep({name: value for name, value in candidate.items() if name not in _CANDIDATE})
         for part in as_list(as_mapping(candidate.get("content")).get("parts")):
             self._part(index, as_mapping(part))
