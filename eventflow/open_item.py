@@ -46,6 +46,7 @@ FINAL = ("completed", "incomplete", "failed", "cancelled")
 """The statuses of what does not change any more."""
 
 Kind = Literal["text", "refusal", "reasoning", "summary"]
+_KINDS: tuple[Kind, ...] = ("text", "refusal", "reasoning", "summary")
 _PARTS: dict[str, Callable[[str], ContentPart]] = {
     "refusal": OutputRefusal,
     "reasoning": ReasoningText,
@@ -87,7 +88,18 @@ class OpenItem:
         arguments: The text of a call: arguments, input or code.
     """
 
-    __slots__ = ("_counted", "_parsed", "_whole_arguments", "arguments", "id", "index", "item", "parts", "whole")
+    __slots__ = (
+        "_counted",
+        "_last",
+        "_parsed",
+        "_whole_arguments",
+        "arguments",
+        "id",
+        "index",
+        "item",
+        "parts",
+        "whole",
+    )
 
     def __init__(self, index: int | None, item_id: str | None) -> None:
         self.index = index
@@ -95,6 +107,7 @@ class OpenItem:
         self.item: OutputItem | None = None
         self.whole = False
         self.parts: dict[tuple[str, int, Kind], OpenPart] = {}
+        self._last: dict[str, tuple[int, OpenPart]] = {}  # of each place: the highest index, and its newest part
         self.arguments = Pieces()
         self._whole_arguments = False
         self._parsed: _Parsed | None = None  # the arguments, from the moment somebody asks for their value
@@ -109,16 +122,19 @@ class OpenItem:
         """The part with this index; without one, the last of its place, or a new one where a part *opens*."""
         place = "summary" if kind == "summary" else "content"
         if index is None:
-            places = {key[1]: part for key, part in self.parts.items() if key[0] == place}
-            index = max(places, default=0)
-            if opens and index in places and places[index].template is not None:
+            last = self._last.get(place)
+            index = 0 if last is None else last[0]
+            if opens and last is not None and last[1].template is not None:
                 index += 1
         part = self.parts.get((place, index, kind))
         if part is None:
-            part = OpenPart(kind)
-            for other in [key for key, part in self.parts.items() if key[:2] == (place, index) and not part.text.size]:
-                del self.parts[other]  # opened as another kind than it turned out to be
-            self.parts[place, index, kind] = part
+            for other in _KINDS:  # opened as another kind than it turned out to be
+                empty = self.parts.get((place, index, other))
+                if empty is not None and not empty.text.size:
+                    del self.parts[place, index, other]
+            part = self.parts[place, index, kind] = OpenPart(kind)
+            if place not in self._last or index >= self._last[place][0]:
+                self._last[place] = index, part
         return part
 
     def close(self, item: OutputItem) -> int:
@@ -127,7 +143,7 @@ class OpenItem:
         self.reparse(whole=getattr(item, "status", None) != "incomplete")
         self.item, self.whole = item, True
         self.item = self.build()
-        self.parts, self.arguments = {}, Pieces()
+        self.parts, self._last, self.arguments = {}, {}, Pieces()
         self._counted = sum(map(len, words(self.item).values()))
         return self._counted - before
 

@@ -171,7 +171,7 @@ class Rewriter:
         self._kinds = {kind for kind, family in _FAMILIES.items() if family in families}
         self._deltas = {cls: about for cls, about in _DELTAS.items() if about[0] in self._kinds}
         self._wholes = {cls: about for cls, about in (_WHOLES | _OPENINGS).items() if about[0] in self._kinds}
-        self._open: dict[Key, _Open] = {}
+        self._open: dict[Place, dict[Key, _Open]] = {}  # by place, for texts end together with their item
         self._ended: dict[Key, tuple[str, str]] = {}  # a text as its deltas brought it, and as rewritten
         # The same by family, whether it is JSON, and text, for events that name no item.
         self._known: dict[tuple[str, bool, str], str] = {}
@@ -196,7 +196,7 @@ class Rewriter:
     def close(self) -> list[Event]:
         """The stream has ended: what is still held back, as deltas."""
         rests: list[Event] = []
-        self._flush(lambda key: True, rests)
+        self._flush(tuple(self._open), rests)
         return rests
 
     def _changed(self, event: Any, closing: bool, before: list[Event]) -> Event:
@@ -212,8 +212,9 @@ class Rewriter:
             places, index = _places(event), _index(event, "content_index" if cls in _CONTENT else "summary_index")
             part = self._part(event.part, places, index, closing, before)
             if closing:  # a part of another type, and a part without its text, end their deltas too
-                kinds = ("text", "refusal", "reasoning") if cls in _CONTENT else ("summary",)
-                self._flush(lambda key: key[0] in places and key[1] in kinds and key[2] == index, before)
+                kinds: tuple[Kind, ...] = ("text", "refusal", "reasoning") if cls in _CONTENT else ("summary",)
+                for kind in kinds:
+                    self._end(_keys(places, kind, index), before)
             if part is not event.part:
                 changed = event.replace(part=part)
         elif cls in _ITEMS:
@@ -237,9 +238,12 @@ class Rewriter:
     def _delta(self, event: Any, kind: Kind, index: str) -> list[Event]:
         place = event.output_index if event.output_index is not None else getattr(event, "item_id", None)
         key = place, kind, _index(event, index)
-        text = self._open.get(key)
+        texts = self._open.get(place)
+        if texts is None:
+            texts = self._open[place] = {}
+        text = texts.get(key)
         if text is None:
-            text = self._open[key] = _Open(event)
+            text = texts[key] = _Open(event)
         text.last = event
         text.received.append(event.delta)
         given = self._rewrite(event.delta, text.part)
@@ -248,12 +252,14 @@ class Rewriter:
 
     def _finish(self, key: Key, before: list[Event], whole: str = "") -> None:
         """End an open text; *whole* is what it should be. What was not sent of it goes to *before* as deltas."""
-        text = self._open[key]
+        text = self._open[key[0]][key]
         received = "".join(text.received)
         if len(whole) > len(received) and whole.startswith(received):  # more came than the deltas brought
             before.extend(self._delta(_unnumbered(text.last, whole[len(received) :]), *_DELTAS[type(text.last)]))
             received = whole
-        del self._open[key]
+        del self._open[key[0]][key]
+        if not self._open[key[0]]:
+            del self._open[key[0]]
         text.part.final = True
         rest = self._rewrite("", text.part)
         if rest:
@@ -262,9 +268,16 @@ class Rewriter:
         self._ended[key] = received, given
         self._known[_FAMILIES[key[1]], text.part.is_json, received] = given
 
-    def _flush(self, ends: Callable[[Key], bool], before: list[Event]) -> None:
-        for key in [key for key in self._open if ends(key)]:
-            self._finish(key, before)
+    def _end(self, keys: tuple[Key, ...], before: list[Event], whole: str = "") -> None:
+        """End those of these texts that are open."""
+        for key in keys:
+            if key in self._open.get(key[0], ()):
+                self._finish(key, before, whole)
+
+    def _flush(self, places: tuple[Place, ...], before: list[Event]) -> None:
+        """End all texts of these places that are open."""
+        for place in places:
+            self._end(tuple(self._open.get(place, ())), before)
 
     # --- wholes ------------------------------------------------------------------------------------------------------
 
@@ -273,9 +286,7 @@ class Rewriter:
     ) -> str:
         """What *whole* becomes: what its deltas became where they were its own, else a pass of its own."""
         if closing:
-            for key in keys:
-                if key in self._open:
-                    self._finish(key, before, whole)
+            self._end(keys, before, whole)
         for key in keys:
             received, given = self._ended.get(key, (None, ""))
             if received == whole:
@@ -314,7 +325,7 @@ class Rewriter:
         elif "command" in self._kinds and isinstance(item, ShellCall | LocalShellCall):
             changed = self._commands(item, places, closing, before)
         if closing:  # an item may be closed without the text that its deltas brought
-            self._flush(lambda key: key[0] in places, before)
+            self._flush(places, before)
         return changed
 
     def _parts(self, item: R, field: str, places: tuple[Place, ...], closing: bool, before: list[Event]) -> R:

@@ -108,6 +108,7 @@ class Snapshot:
         self._terminal: type[Event] | None = None
         self._closed = False
         self._items: list[OpenItem] = []
+        self._latest: list[OpenItem] = []  # the same; whole ones go from its end
         self._by_id: dict[str, OpenItem] = {}
         self._by_index: dict[int, OpenItem] = {}
         self._built: Response | None = None
@@ -240,12 +241,16 @@ class Snapshot:
         if item is None and index is not None:
             item = self._by_index.get(index)
         if item is None and item_id is None and index is None:
-            item = next((item for item in reversed(self._items) if not item.whole), None)
+            latest = self._latest
+            while latest and latest[-1].whole:
+                latest.pop()
+            item = latest[-1] if latest else None
         return item
 
     def _open(self, index: int | None, item_id: str | None) -> OpenItem:
         item = OpenItem(index, item_id)
         self._items.append(item)
+        self._latest.append(item)
         if item_id is not None:
             self._by_id[item_id] = item
         if index is not None:
@@ -284,7 +289,7 @@ def _lifecycle(snapshot: Snapshot, event: Any) -> None:
             response = response.replace(output=tuple(_filled(snapshot, item) for item in response.output))
             opened = all(item.item is not None for item in snapshot._items)
             snapshot._compare(event, "text", snapshot.text, response.output_text, opened)
-            snapshot._items, snapshot._by_id, snapshot._by_index = [], {}, {}  # the whole is here: drop the pieces
+            snapshot._items, snapshot._latest, snapshot._by_id, snapshot._by_index = [], [], {}, {}  # the whole is here
         snapshot._built = None
     snapshot._base = response
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wiring import Told, extras, feed, frame, listen, said, unjoined
+from wiring import Told, Unscanned, extras, feed, frame, listen, said, unjoined
 
 from eventflow import Dispatcher, Limits
 from eventflow.errors import DecodeError, LimitExceeded
@@ -418,6 +418,14 @@ def test_blocks_when_they_overlap() -> None:
     )  # fmt: skip
     assert said(told.response) == ["ac", "bd", ("look", "{}", "toolu_1"), "e"]
     assert [event.output_index for event in told.of(OutputItemDone)] == [0, 2, 1, 3]
+
+
+def test_blocks_when_many_overlap() -> None:
+    """Those that are open are not gone through for each that opens."""
+    wire = AnthropicWire(Limits())
+    wire._keys = Unscanned()
+    events = feed(wire, map(frame, [start(), block("text"), block("text", 1), tool(2), stop(1), text("a"), stop()]))
+    assert isinstance(events[-1], OutputItemDone)
 
 
 def test_blocks_when_they_never_stop() -> None:

@@ -200,15 +200,24 @@ def test_recordings_when_detected(corpus: Path, name: str) -> None:
         assert [other for other, wire in WIRES.items() if wire.fits(first)] == [name], path.name
 
 
-def finished(frame: Frame) -> bool:
-    """Whether a frame says that the answer ends: by a reason, a mark or an error."""
-    if frame.data.strip() == "[DONE]":
-        return True
-    data = json.loads(frame.data)
-    found = [data.get("error"), data.get("type") == "message_stop", (data.get("delta") or {}).get("stop_reason")]
-    found += [choice.get("finish_reason") for choice in data.get("choices") or ()]
-    found += [candidate.get("finishReason") for candidate in data.get("candidates") or ()]
-    return any(found)
+def end_of(whole: list[Frame]) -> int:
+    """The place of the frame that ends the answer: by a mark, an error, or the last reason that was to come."""
+    heard, ended = set[int](), set[int]()
+    for place, frame in enumerate(whole):
+        if not frame.data:
+            continue
+        if frame.data.strip() == "[DONE]":
+            return place
+        data = json.loads(frame.data)
+        if data.get("error") or data.get("type") == "message_stop" or (data.get("delta") or {}).get("stop_reason"):
+            return place
+        for choice in data.get("choices") or data.get("candidates") or ():
+            heard.add(choice.get("index", 0))
+            if choice.get("finish_reason") or choice.get("finishReason"):
+                ended.add(choice.get("index", 0))
+        if ended and heard == ended:
+            return place
+    return len(whole)
 
 
 @pytest.mark.parametrize("name", WIRES)
@@ -216,7 +225,7 @@ def test_recordings_when_they_are_cut(corpus: Path, name: str) -> None:
     """At any frame nothing raises, and before the answer ends no event says that it did."""
     for path in recordings(corpus, name):
         whole = frames(path)
-        end = next((place for place, frame in enumerate(whole) if frame.data and finished(frame)), len(whole))
+        end = end_of(whole)
         for place in sorted({*range(0, len(whole), max(1, len(whole) // 8)), end}):
             events = feed(WIRES[name](Limits()), whole[:place], short=True)
             if place <= end:

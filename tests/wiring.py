@@ -14,7 +14,7 @@ from eventflow.snapshot import TERMINAL, Snapshot
 from eventflow.sse import Frame
 from eventflow.testing import check_order
 
-__all__ = ["Told", "Unjoined", "extras", "feed", "frame", "listen", "said", "unjoined"]
+__all__ = ["Told", "Unjoined", "Unscanned", "extras", "feed", "frame", "listen", "said", "unjoined"]
 
 
 @attrs.frozen
@@ -81,6 +81,15 @@ def extras(events: Iterable[Event]) -> dict[str, Any]:
     for event in events:
         kept.update(getattr(event, "extra", None) or {})
     return kept
+
+
+class Unscanned(dict[Any, Any]):
+    """A mapping of which single entries are asked for: who looks at all of them does so for ever more."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all entries were looked at")
+
+    keys = values = items = __iter__
 
 
 class Unjoined(str):

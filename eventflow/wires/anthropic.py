@@ -106,6 +106,7 @@ class AnthropicWire(TranslatingWire):
         self._blocks: dict[int, dict[str, Any]] = {}  # open ones by their index, as they were opened
         self._keys: dict[int, Hashable] = {}  # where the pieces of an open block go
         self._message: Hashable | None = None  # the message that the next text block belongs to
+        self._speaking = set[Hashable]()  # messages with a text block that is open
         self._waiting: dict[str, Hashable] = {}  # calls of the provider's own whose results are to come, by id
         self._usage: dict[str, Any] = {}
         self._stop_reason: str | None = None
@@ -216,9 +217,10 @@ class AnthropicWire(TranslatingWire):
         self._count += 1
         key: Hashable = (kind, self._count)
         if kind == "text":
-            if self._message is None or self._message in self._keys.values():  # two texts at once are two messages
+            if self._message is None or self._message in self._speaking:  # two texts at once are two messages
                 self._message = key
             key = self._message
+            self._speaking.add(key)
         else:
             self._end_message()
         self._blocks[index], self._keys[index] = block, key
@@ -298,6 +300,7 @@ class AnthropicWire(TranslatingWire):
         block = {name: str(value) if isinstance(value, Pieces) else value for name, value in grown.items()}
         kind, call = block.get("type"), as_text(block.get("tool_use_id"))
         if kind == "text":
+            self._speaking.discard(key)
             self._assembler.end_part(key)
             if key != self._message:  # something else has begun meanwhile
                 self._assembler.close(key, status)
@@ -323,7 +326,7 @@ class AnthropicWire(TranslatingWire):
     def _end_message(self) -> None:
         """Something else than text begins: the message is complete, unless a text of it is still open."""
         message, self._message = self._message, None
-        if message is not None and message not in self._keys.values():
+        if message is not None and message not in self._speaking:
             self._assembler.close(message)
 
     def _keep_rest(self, block: Mapping[str, Any], known: set[str]) -> None:

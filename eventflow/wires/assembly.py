@@ -169,8 +169,11 @@ class Assembler:
 
     def keep(self, extra: Mapping[str, Any]) -> None:
         """The provider said something that has no place in the vocabulary: it is in the ``extra`` of the next event."""
-        if extra:
-            self._extra = {**(self._extra or {}), **extra}
+        if not extra:
+            return
+        if self._extra is None:
+            self._extra = {}
+        self._extra.update(extra)
 
     def count(self, limit: Literal["text", "arguments"], characters: int) -> None:
         """So much came of what no event of its own brings, but one that is whole; raises `LimitExceeded`."""

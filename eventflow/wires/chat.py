@@ -137,6 +137,7 @@ class ChatWire(TranslatingWire):
         self._finishes: dict[int, str] = {}  # by choice
         self._open: dict[int, Hashable] = {}  # of each choice: what its last piece of text belongs to
         self._calls: dict[int, list[Hashable]] = {}  # of each choice: its calls, in order
+        self._by_call_id: dict[tuple[int, str], Hashable] = {}  # the same by choice and id
         self._audio = False
 
     @property
@@ -323,8 +324,10 @@ class ChatWire(TranslatingWire):
                 self._assembler.close(before)
             self._calls.setdefault(index, []).append(key)
             cls = CustomToolCall if custom else FunctionCall
-            made_up = f"call_{index}_{len(self._calls[index])}"  # some servers give none; outputs need one to refer to
-            self._assembler.call(key, cls(name=name, call_id=call_id or made_up))
+            # Some servers give no id; outputs need one to refer to.
+            call_id = call_id or f"call_{index}_{len(self._calls[index])}"
+            self._by_call_id[index, call_id] = key
+            self._assembler.call(key, cls(name=name, call_id=call_id))
         elif (  # the name comes in pieces; some servers repeat it whole
             isinstance(opened, FunctionCall | CustomToolCall)
             and not opened.name.endswith(name)
@@ -346,7 +349,9 @@ class ChatWire(TranslatingWire):
         elif calls and not (name and call_id):
             return calls[-1]
         else:
-            key = next((known for known in calls if self._id_of(known) == call_id), (index, "tool", len(calls)))
+            key = self._by_call_id.get((index, call_id))
+            if key is None or self._id_of(key) != call_id:  # it is closed
+                key = (index, "tool", len(calls))
         opened: Any = self._assembler.item_of(key)
         if (
             opened is not None
