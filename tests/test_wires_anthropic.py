@@ -26,6 +26,7 @@ from eventflow.events import (
     TextAnnotationAdded,
     TextDelta,
     ToolCall,
+    UnknownEvent,
     Untyped,
     URLCitation,
     Usage,
@@ -198,11 +199,12 @@ def test_piece_when_it_is_no_text(kind: str, given: JSON) -> None:
 
 
 def test_fields_when_nobody_knows_them_are_kept() -> None:
-    """Those of the message, of its change, of pieces and blocks, and events of other types."""
+    """Those of the message, of its change, of pieces and blocks, and events that would pass for ours."""
     change: JSON = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "container": {"id": "c"}}}
     told = anthropic(
         start(container={"id": "b"}, context_management=None),
-        {"type": "vendor_event", "n": 1},
+        {"type": "response.completed", "n": 1},
+        {"type": "response.completed", "n": 2},
         block("thinking", thinking=""),
         delta("thinking_delta", thinking="a", estimated_tokens=5),
         stop(),
@@ -214,11 +216,21 @@ def test_fields_when_nobody_knows_them_are_kept() -> None:
     assert told.events[0].extra == {"container": {"id": "b"}}  # type: ignore[attr-defined]
     assert extras(told.events) == {
         "container": {"id": "c"},
-        "vendor_event": {"type": "vendor_event", "n": 1},
+        "response.completed": [{"type": "response.completed", "n": 1}, {"type": "response.completed", "n": 2}],
         "estimated_tokens": 5,
         "stop_reason": "end_turn",
         "context_management": {"edits": []},
     }
+
+
+def test_events_when_nobody_knows_their_type() -> None:
+    """Each is passed on as it was sent, in its place, with or without a message."""
+    first, second = {"type": "vendor_event", "n": 1}, {"type": "vendor_event", "n": 2}
+    told = anthropic(first, start(), first, second, block("text", text="a"), stop(), *end())
+    assert [(event.type, event.data) for event in told.of(UnknownEvent)] == [
+        ("vendor_event", first), ("vendor_event", first), ("vendor_event", second)
+    ]  # fmt: skip
+    assert [event.type for event in told.events][:4] == ["vendor_event", "response.created"] + ["vendor_event"] * 2
 
 
 # --- text and citations ----------------------------------------------------------------------------------------------

@@ -311,7 +311,8 @@ def test_reasoning_when_it_has_details() -> None:
     told = chat(chunk(both), chunk(alone), chunk(signed), chunk(encrypted), text("x"), STOP)
     assert said(told.response) == [("thought", "abc"), "x"]
     assert told.response.output[0].encrypted_content == "sd"  # type: ignore[union-attr]
-    assert extras(told.events)["reasoning_details"] == encrypted["reasoning_details"]
+    sealed = [*signed["reasoning_details"], *encrypted["reasoning_details"]]
+    assert extras(told.events)["reasoning_details"] == sealed
 
 
 def test_reasoning_when_all_of_it_is_encrypted() -> None:
@@ -490,6 +491,20 @@ def test_call_when_it_is_of_a_custom_tool() -> None:
 
 
 # --- what has no place -----------------------------------------------------------------------------------------------
+
+
+def test_fields_when_several_come_before_an_event() -> None:
+    """Nothing is lost: they are a list, and lists are one; of what a chunk says of itself the last word counts."""
+    parts = [{"type": "image", "n": 1}, {"type": "image", "n": 2}]
+    quiet = {"choices": [{"index": 0, "delta": {"vendor": 1}, "ids": [1]}], "time": 1}
+    more = {"choices": [{"index": 0, "delta": {"vendor": [2]}, "ids": [2]}], "time": 2}
+    told = chat(text("a"), quiet, more, chunk({"content": [*parts, {"type": "text", "text": "b"}]}), STOP)
+    assert extras(told.events) == {
+        "vendor": [1, 2], "ids": [1, 2], "time": 2, "content": parts, "finish_reason": "stop"
+    }  # fmt: skip
+    assert quiet["choices"][0]["ids"] == [1]  # type: ignore[index]
+    reasons = {"choices": [{"index": index, "finish_reason": why} for index, why in enumerate(("stop", "length"))]}
+    assert extras(chat(text("a"), reasons).events) == {"finish_reason": ["stop", "length"]}
 
 
 def test_fields_when_nobody_knows_them_are_kept() -> None:

@@ -27,6 +27,7 @@ from eventflow.events import (
     URLCitation,
     Usage,
     encode_json,
+    resolve,
 )
 from eventflow.events._decode import STRICT_ERRORS
 from eventflow.limits import Limits
@@ -154,8 +155,10 @@ class AnthropicWire(TranslatingWire):
             if not self._assembler.begun:  # the beginning is lost
                 self._begin({})
             _STEPS[kind](self, event)
-        elif kind != "ping":
+        elif resolve(kind) is not None:  # it would be read as that again
             self._assembler.keep({kind: event})
+        elif kind != "ping":
+            self._assembler.unknown(kind, event)
 
     # --- the message -------------------------------------------------------------------------------------------------
 
@@ -181,9 +184,10 @@ class AnthropicWire(TranslatingWire):
         delta = as_mapping(event.get("delta"))
         self._stop_reason = as_text(delta.get("stop_reason")) or self._stop_reason
         self._usage.update({name: value for name, value in as_mapping(event.get("usage")).items() if value is not None})
-        self._assembler.keep({name: value for name, value in delta.items() if value is not None})
+        self._assembler.keep({name: value for name, value in delta.items() if value is not None}, latest=True)
         known = ("type", "delta", "usage")
-        self._assembler.keep({name: value for name, value in event.items() if name not in known and value})
+        rest = {name: value for name, value in event.items() if name not in known and value}
+        self._assembler.keep(rest, latest=True)
 
     def _end(self) -> None:
         reason = _REASONS.get(self._stop_reason or "")

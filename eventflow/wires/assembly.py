@@ -56,6 +56,7 @@ from eventflow.events import (
     TextAnnotationAdded,
     TextDelta,
     TextDone,
+    UnknownEvent,
     Untyped,
     Usage,
 )
@@ -160,6 +161,7 @@ class Assembler:
         self._given = set[str]()  # the ids of items that are the provider's
         self._open: dict[Hashable, _Item] = {}
         self._extra: dict[str, Any] | None = None  # for the next event
+        self._several = set[str]()  # the names in it that came more than once
         self._response = Response(status="in_progress", object="response")
 
     def take(self) -> list[Event]:
@@ -167,13 +169,29 @@ class Assembler:
         events, self._events = self._events, []
         return events
 
-    def keep(self, extra: Mapping[str, Any]) -> None:
-        """The provider said something that has no place in the vocabulary: it is in the ``extra`` of the next event."""
+    def keep(self, extra: Mapping[str, Any], *, latest: bool = False) -> None:
+        """The provider said something that has no place in the vocabulary: it is in the ``extra`` of the next event.
+
+        What comes under one name before that event is there as a list, and lists as one; of what only the *latest*
+        word counts, there is that.
+        """
         if not extra:
             return
         if self._extra is None:
-            self._extra = {}
-        self._extra.update(extra)
+            self._extra, self._several = {}, set[str]()
+        pending, several = self._extra, self._several
+        for name, value in extra.items():
+            if latest or name not in pending:
+                pending[name] = value
+                continue
+            if name not in several:
+                several.add(name)
+                before = pending[name]
+                pending[name] = [*before] if isinstance(before, list) else [before]
+            if isinstance(value, list):
+                pending[name].extend(value)
+            else:
+                pending[name].append(value)
 
     def count(self, limit: Literal["text", "arguments"], characters: int) -> None:
         """So much came of what no event of its own brings, but one that is whole; raises `LimitExceeded`."""
@@ -397,6 +415,11 @@ class Assembler:
         """The next event, numbered; of the wire's own, one that belongs to no item."""
         extra, self._extra = self._extra, None
         self._events.append(event.replace(sequence_number=self._number, **({"extra": extra} if extra else {})))
+        self._number += 1
+
+    def unknown(self, kind: str, data: dict[str, Any]) -> None:
+        """An event of the provider's that nobody knows, as it was sent; what has no place waits for one of ours."""
+        self._events.append(UnknownEvent(kind, data, sequence_number=self._number))
         self._number += 1
 
 

@@ -197,11 +197,11 @@ class ChatWire(TranslatingWire):
                 model=as_text(chunk.get("model")) or None,
                 created_at=created if isinstance(created, int | float) else None,
             )
-        self._keep({name: value for name, value in chunk.items() if name not in _ENVELOPE})
+        self._keep({name: value for name, value in chunk.items() if name not in _ENVELOPE}, latest=True)
         usage = chunk.get("usage") or as_mapping(chunk.get("x_groq")).get("usage")
         if isinstance(usage, Mapping):
             self._usage = _usage_of(cast("Mapping[str, Any]", usage))
-            self._keep({"usage": usage})
+            self._keep({"usage": usage}, latest=True)
         for choice in choices:
             self._choice(as_mapping(choice))
             if assembler.ended:

@@ -101,7 +101,7 @@ class GeminiWire(TranslatingWire):
             assembler.keep({"createTime": chunk["createTime"]} if chunk.get("createTime") else {})
             assembler.begin(response_id=response_id or None, model=model or None)
         self._usage.update(as_mapping(chunk.get("usageMetadata")))
-        self._keep({name: value for name, value in chunk.items() if name not in _CHUNK})
+        self._keep({name: value for name, value in chunk.items() if name not in _CHUNK}, latest=True)
         for candidate in as_list(chunk.get("candidates")):
             self._candidate(as_mapping(candidate))
         blocked = as_mapping(chunk.get("promptFeedback")).get("blockReason")

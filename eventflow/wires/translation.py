@@ -116,15 +116,15 @@ class TranslatingWire(abc.ABC):
             return {"error": value}
         raise DecodeError(f"{self._frame_name} is no JSON object: {excerpt(data)}", frame=frame)
 
-    def _keep(self, extra: Mapping[str, Any]) -> None:
-        """Keep for the next event what has changed since it was last said."""
+    def _keep(self, extra: Mapping[str, Any], *, latest: bool = False) -> None:
+        """Keep for the next event what has changed since it was last said; see `Assembler.keep`."""
         changed = {
             name: value
             for name, value in extra.items()
             if value is not None and (name not in self._kept or self._kept[name] != value)
         }
         self._kept.update(changed)
-        self._assembler.keep(changed)
+        self._assembler.keep(changed, latest=latest)
 
     def _finish(self) -> None:
         """The answer is over, if it was not before."""
