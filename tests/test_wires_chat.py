@@ -432,6 +432,28 @@ def test_call_when_its_signature_does_not_end() -> None:
     assert (caught.value.limit, caught.value.seen) == ("text", 100)
 
 
+@pytest.mark.parametrize("snapshot", [True, False])
+@pytest.mark.parametrize(
+    ("limit", "first", "piece"),
+    [
+        ("text", text("ab"), text("cd")),
+        ("text", chunk({"reasoning": "ab"}), chunk({"reasoning": "cd"})),
+        ("text", chunk({"refusal": "ab"}), chunk({"refusal": "cd"})),
+        ("arguments", tool(0, "a", "f", "ab"), tool(arguments="cd")),
+    ],
+)
+def test_pieces_when_they_are_too_many(limit: str, first: JSON, piece: JSON, snapshot: bool) -> None:
+    """Also in a run that keeps no response: the wire keeps them for their end. The piece too much is heard."""
+    heard: list[str] = []
+    flow = Dispatcher(limits=Limits(**{limit: 9}), snapshot=snapshot)
+    flow.on("*", lambda event: heard.append(getattr(event, "delta", "")))
+    body = "".join(f"data: {json.dumps(each)}\n\n" for each in [first] + [piece] * 9).encode()
+    run = flow.run(body, check=False)
+    assert isinstance(run.error, LimitExceeded)
+    assert (run.error.limit, run.error.maximum, run.error.seen) == (limit, 9, 10)
+    assert "".join(heard) == "abcdcdcdcd"
+
+
 def test_call_when_its_name_comes_in_pieces() -> None:
     """They are put together; one that repeats the end of it adds nothing."""
     told = chat(tool(0, "a", "get_", ""), tool(0, name="weather", arguments=""), tool(0, "a", "get_weather"), CALLS)

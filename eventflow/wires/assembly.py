@@ -7,6 +7,7 @@ whole response, so that what comes out is in the order of `eventflow.testing.ORD
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -153,8 +154,9 @@ class Assembler:
 
     def __init__(self, limits: Limits) -> None:
         self.begun = self.ended = False
-        self._bounds = {"text": limits.text, "arguments": limits.arguments}
-        self._counts = {"text": 0, "arguments": 0}
+        self._limits = limits
+        self._text_room = sys.maxsize if limits.text is None else limits.text  # characters that may still come
+        self._arguments_room = sys.maxsize if limits.arguments is None else limits.arguments
         self._events: list[Event] = []
         self._number = 0
         self._items: list[OutputItem | None] = []  # those that are closed, at their places
@@ -195,10 +197,20 @@ class Assembler:
 
     def count(self, limit: Literal["text", "arguments"], characters: int) -> None:
         """So much came of what no event of its own brings, but one that is whole; raises `LimitExceeded`."""
-        seen = self._counts[limit] = self._counts[limit] + characters
-        maximum = self._bounds[limit]
-        if maximum is not None and seen > maximum:
-            raise LimitExceeded(limit=limit, maximum=maximum, seen=seen)
+        if limit == "text":
+            self._text_room -= characters
+        else:
+            self._arguments_room -= characters
+        self.check()
+
+    def check(self) -> None:
+        """Raise `LimitExceeded` where what came is too much; the piece with which it becomes that is still told."""
+        for limit, maximum, room in (
+            ("text", self._limits.text, self._text_room),
+            ("arguments", self._limits.arguments, self._arguments_room),
+        ):
+            if room < 0 and maximum is not None:
+                raise LimitExceeded(limit=limit, maximum=maximum, seen=maximum - room)
 
     # --- the response ------------------------------------------------------------------------------------------------
 
@@ -246,7 +258,7 @@ class Assembler:
         """
         part = self._part(key, cls)
         if delta or fields:
-            part.add(delta)
+            self._text_room -= part.add(delta)
             self.emit(cls(delta, **part.place, **fields))
 
     def next_piece(self, key: Hashable, cls: type[Piece | FunctionCallArgumentsDelta], delta: str) -> Event | None:
@@ -257,16 +269,19 @@ class Assembler:
         item = self._open.get(key)
         if item is None or self._extra is not None:
             return None
-        text: _Text
-        if item.part is not None:
-            text = item.part
+        text: _Text | None = item.part
+        if text is not None:
+            room = self._text_room
+            if text.cls is not cls or room < 0:
+                return None
+            self._text_room = room - text.add(delta)
         elif cls is FunctionCallArgumentsDelta and type(item.start) is FunctionCall:
-            text = item.arguments
+            text, room = item.arguments, self._arguments_room
+            if room < 0:
+                return None
+            self._arguments_room = room - text.add(delta)
         else:
             return None
-        if text.cls is not cls:
-            return None
-        text.add(delta)
         number = self._number
         self._number = number + 1
         event: Event = cls(delta, sequence_number=number, **text.place)
@@ -338,7 +353,7 @@ class Assembler:
         """The next piece of a call's arguments."""
         if delta:
             arguments = self._open[key].arguments
-            arguments.add(delta)
+            self._arguments_room -= arguments.add(delta)
             self.emit(arguments.cls(delta, **arguments.place))
 
     def has_arguments(self, key: Hashable) -> bool:

@@ -86,11 +86,13 @@ class TranslatingWire(abc.ABC):
 
         Raises:
             DecodeError: Its data is no JSON object, or lacks what it must have.
-            LimitExceeded: It is nested too deep, or what it is put together with has become too deep or too long.
+            LimitExceeded: It is nested too deep, or what it is put together with has become too deep or too long, or
+                those before it brought too much.
         """
         data = frame.data.strip()
         if self._over or not data:
             return []
+        self._assembler.check()  # of the frames before: nobody else counts where no response is kept
         if not data.startswith(_END):
             self._hear(self._object(frame, data), frame.event)
         elif self._has_end_mark:
