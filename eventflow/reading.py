@@ -45,6 +45,7 @@ class _Reading:
         self._run_id = run_id
         timeouts = timeouts if timeouts is not None else source.timeouts
         self._timers = Timers(timeouts, waited=source.waited, spent=source.spent) if timeouts is not None else None
+        engine.measures = timeouts is not None and timeouts.total is not None
         self._lingers_until: float | None = None
         self._deadline = inf  # of the wait under way
         self._open = True
@@ -55,7 +56,8 @@ class _Reading:
         if self._late is not None:
             raise self._late
         now = self._clock()
-        deadline = inf if self._timers is None else self._timers.begin(now, self._engine.progress)
+        engine, timers = self._engine, self._timers
+        deadline = inf if timers is None else timers.begin(now, engine.progress, engine.handled)
         if self._outcome.linger is not None:
             if self._lingers_until is None:
                 self._lingers_until = now + self._outcome.linger

@@ -94,7 +94,9 @@ class Run:
             strict=strict,
             is_async=is_async,
             deliver=deliver,
+            clock=clock,
         )
+        self._engine.measures = timeouts is not None and timeouts.total is not None
         self.plugins: tuple[Plugin, ...] = self._engine.chain.plugins
         if turn:
             self.emit(TurnStarted(turn))
@@ -300,7 +302,7 @@ class Run:
             return inf, None
         now = self._clock()
         self._timers.end(now)
-        left = self._timers.begin(now, self._engine.progress) - now
+        left = self._timers.begin(now, self._engine.progress, self._engine.handled) - now
         return (left, None) if left > 0 else (0.0, self._timers.error())
 
     def _open_push(self) -> None:
@@ -366,7 +368,7 @@ class Run:
         finally:
             if self._timers is None:
                 self._timers = Timers(self._timeouts or Timeouts())
-            self._timers.begin(self._clock(), self._engine.progress)
+            self._timers.begin(self._clock(), self._engine.progress, self._engine.handled)
 
     async def _asend(self, item: Any, *, throw: bool) -> None:
         send = self._steps.throw if throw else self._steps.send

@@ -23,8 +23,8 @@ def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None
 class Timeouts:
     """How long to wait for a server, in seconds; None waits for ever.
 
-    They are counted in events: comments, pings and trickled bytes do not reset them. They run only while the source is
-    waited for, never while a handler works.
+    They are counted in events: comments, pings and trickled bytes do not reset them, and reading those counts like
+    waiting for them. They never run while a handler works.
 
     Attributes:
         connect: Until the connection stands. 10.
@@ -50,19 +50,30 @@ def timeouts_of(given: Timeouts | None, otherwise: T) -> Timeouts | T:
 class Timers:
     """How long one run has waited, held against its `Timeouts`.
 
-    A wait goes from `begin` to `end`; all times are of one clock that never goes back.
+    A wait goes from `begin` to `end`; all times are of one clock that never goes back. What goes by between two waits
+    counts too, but for the time of handlers: a source that floods a run with what is no event is never waited for.
 
     Attributes:
         deadline: When the wait under way, or the last one, is or was too long.
     """
 
-    __slots__ = ("_allowed", "_events", "_name", "_since", "_timeouts", "_total_left", "_waited", "deadline")
+    __slots__ = (
+        "_allowed",
+        "_events",
+        "_handled",
+        "_name",
+        "_since",
+        "_timeouts",
+        "_total_left",
+        "_waited",
+        "deadline",
+    )
 
     def __init__(self, timeouts: Timeouts, *, waited: float = 0.0, spent: float | None = None) -> None:
         """*waited* and *spent*: seconds that have gone into this stream before its run began, as of `anew`."""
         self._timeouts = timeouts
         self._total_left = inf if timeouts.total is None else timeouts.total
-        self._since = 0.0
+        self._handled = 0.0
         self.deadline = inf
         self.anew(0, waited, spent)
 
@@ -75,23 +86,31 @@ class Timers:
             spent: Seconds that all of it took, with pauses and tries that failed; by default *waited*.
         """
         self._events, self._waited = events, waited  # the seconds since the last event
+        self._since = inf  # when the last wait began or ended: what goes by until the next one counts for nothing
         self._total_left -= waited if spent is None else spent
         self._allow("first_event")
 
-    def begin(self, now: float, events: int) -> float:
-        """A wait begins, after so many *events*; returns its deadline, which may have passed."""
+    def begin(self, now: float, events: int, handled: float = 0.0) -> float:
+        """A wait begins, after so many *events* and seconds of handlers; returns its deadline, which may have passed.
+
+        Of the handlers' seconds those count that no event has followed; where there is a total, all of them.
+        """
+        took = now - self._since - (handled - self._handled)
+        self._since, self._handled = now, handled
+        if took > 0:
+            self._waited += took
+            self._total_left -= took
         if events != self._events:
             self._events, self._waited = events, 0.0
             if self._name != "idle":
                 self._allow("idle")
-        self._since = now
         left = self._allowed - self._waited
         self.deadline = now + (left if left < self._total_left else self._total_left)
         return self.deadline
 
     def end(self, now: float) -> None:
         """The wait is over: something has come."""
-        took = now - self._since
+        took, self._since = now - self._since, now
         self._waited += took
         self._total_left -= took
 

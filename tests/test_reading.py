@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenarios import JSON, AsyncWatched, Tick, answer, block, body, bytewise, completed, created, delta, error, opened
 
-from eventflow import Dispatcher, Event, Plugin, Run, TextDelta, Timeouts, signals
+from eventflow import Dispatcher, Event, Plugin, Run, TextDelta, Timeouts, on, signals, state
 from eventflow.errors import APIStreamError, EventflowError, StreamInterrupted, StreamTimeout, UsageError
 from eventflow.reading import Watchdog
 from eventflow.sources import Source
+from eventflow.sse import Decoder, Frame
 from eventflow.testing import Clock
 
 WAYS = ("sync", "asyncio", "trio")
@@ -453,6 +454,85 @@ def test_run_when_its_source_takes_any_time_ends_as_the_model_says(
     run = drive(way, script, flow=flow, clock=clock)
     ended = run.error.timer if isinstance(run.error, StreamTimeout) else run.status
     assert (ended, run.events) == ended_by(timeouts, pulls)
+
+
+# --- a source that is never waited for -------------------------------------------------------------------------------
+
+FLOODS = {
+    "comments": b": ping\r\n\r\n",
+    "blank lines": b"\r\n" * 10,
+    "pings": b'event: ping\r\ndata: {"type": "ping"}\r\n\r\n',
+    "empty objects": b"data: {}\r\n\r\n",
+}
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock by which every chunk takes a second to read."""
+    clock, feed = Clock(), Decoder.feed
+
+    def slow(decoder: Decoder, data: bytes) -> list[Frame]:
+        clock.now += 1
+        return feed(decoder, data)
+
+    monkeypatch.setattr(Decoder, "feed", slow)
+    return clock
+
+
+class Slow(Plugin):
+    """Takes its time for every chunk and every event."""
+
+    clock: Any
+    worked: int = state(default=0)
+
+    def receive(self, item: object) -> None:
+        self.clock.now += 1000
+        self.worked += 1000
+
+    @on("*")
+    def hear(self, event: Event) -> None:
+        self.receive(event)
+
+
+@pytest.mark.parametrize("way", MIXED)
+@pytest.mark.parametrize("timeouts", [Timeouts(idle=10), Timeouts(idle=None, total=10)])
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_timer_when_a_flood_brings_no_event_runs_out(
+    way: str, flood: bytes, timeouts: Timeouts, reading: Clock
+) -> None:
+    """The source never lets itself be waited for: reading counts, the handlers of what it brings do not."""
+    flow = Dispatcher(Slow(reading), timeouts=timeouts, clock=reading)
+    run = drive(way, [(0, block(created())), *[(0, flood)] * 20], flow=flow, clock=reading)
+    assert timer_of(run) == ("idle" if timeouts.idle else "total")
+    assert 10 <= reading.now - run[Slow].worked <= 12
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_tick_when_a_flood_brings_no_event_ends_the_run(way: str, flood: bytes, reading: Clock) -> None:
+    """The same for a run that is fed, whoever feeds it without a pause."""
+    flow = Dispatcher(Slow(reading), timeouts=Timeouts(idle=10), clock=reading)
+
+    async def script(push: Pushed) -> None:
+        await push.feed(block(created()))
+        for _ in range(20):
+            await push.feed(flood)
+            await push.tick()
+
+    run = pushed(way, script, flow, raises=True)
+    assert timer_of(run) == "idle"
+    assert 10 <= reading.now - run[Slow].worked <= 12
+
+
+@pytest.mark.parametrize("way", MIXED)
+@pytest.mark.parametrize("heard", [True, False])
+def test_total_when_events_flood_runs_out(way: str, heard: bool, reading: Clock) -> None:
+    """Reading what comes counts for the whole, though events come all the time; their handlers do not."""
+    flow = Dispatcher(*[Slow(reading)] * heard, timeouts=Timeouts(total=10), clock=reading)
+    chunk = block(delta("a")).replace(b"\n", b"\r\n")
+    run = drive(way, [(0, block(created())), *[(0, chunk)] * 20], flow=flow, clock=reading)
+    assert timer_of(run) == "total"
+    assert 10 <= reading.now - (run[Slow].worked if heard else 0) <= 12
 
 
 # --- how a run ends with it ------------------------------------------------------------------------------------------

@@ -74,6 +74,13 @@ class Work:
 
 
 @attrs.frozen
+class Read:
+    """What has come is read: that counts like waiting, as long as no event is found in it."""
+
+    seconds: float
+
+
+@attrs.frozen
 class Anew:
     """The source was opened again: so long for the answer, and so long in all with what had failed before."""
 
@@ -86,10 +93,11 @@ class Anew:
         return self.waited if self.spent is None else self.spent
 
 
-Step = Wait | Work | Anew
+Step = Wait | Work | Read | Anew
 STEPS = st.lists(
     st.builds(Wait, SECONDS, st.sampled_from([0, 0, 1, 3]))
     | st.builds(Work, SECONDS)
+    | st.builds(Read, SECONDS)
     | st.builds(Anew, SECONDS, st.none() | SECONDS),
     max_size=20,
 )
@@ -98,14 +106,17 @@ STEPS = st.lists(
 def room(timeouts: Timeouts, waited: float, steps: list[Step]) -> dict[str, float]:
     """What each timer still allows after *steps*, by adding up what they were."""
     spent = [0.0 if isinstance(step, Work) else step.seconds for step in steps]
-    name, since = "first_event", waited
+    name, since, before = "first_event", waited, "nothing"  # what was done last, besides reading and working
     for place, step in enumerate(steps):
         if isinstance(step, Anew):
-            name, since = "first_event", step.waited
+            name, since, before = "first_event", step.waited, "nothing"
         elif isinstance(step, Wait) and step.events:
-            name, since = "idle", 0.0
-        else:
-            since += spent[place]
+            name, since, before = "idle", 0.0, "event"
+        elif isinstance(step, Wait):
+            since, before = since + spent[place], "noise"
+        elif isinstance(step, Read):
+            since += step.seconds if before == "noise" else 0.0
+            spent[place] = 0.0 if before == "nothing" else step.seconds
     allowed = getattr(timeouts, name)
     return {
         name: inf if allowed is None else allowed - since,
@@ -120,17 +131,20 @@ class Told:
     timers: Timers
     now: float
     events: int = 0
+    handled: float = 0.0
     deadlines: list[float] = attrs.field(factory=list)
 
     def tell(self, step: Step) -> None:
         """One step."""
         if isinstance(step, Wait):
-            self.deadlines.append(self.timers.begin(self.now, self.events))
+            self.deadlines.append(self.timers.begin(self.now, self.events, self.handled))
             assert self.timers.deadline == self.deadlines[-1]
             self.timers.end(self.now + step.seconds)
             self.events += step.events
         elif isinstance(step, Anew):
             self.timers.anew(self.events, step.waited, *([] if step.spent is None else [step.spent]))
+        elif isinstance(step, Work):
+            self.handled += step.seconds
         self.now += step.seconds
 
 
@@ -143,7 +157,7 @@ class Told:
 def test_deadline_when_anything_happens_is_the_models(
     timeouts: Timeouts, waited: float, start: float, steps: list[Step]
 ) -> None:
-    """first_event until the first event, then idle since the last one, total over all: only waiting counts."""
+    """first_event until the first event, then idle since the last one, total over all: handlers do not count."""
     told = Told(Timers(timeouts, waited=waited), start)
     expected: list[float] = []
     for place, step in enumerate(steps):
@@ -166,7 +180,7 @@ def test_error_when_a_wait_is_too_long_names_the_timer(timeouts: Timeouts, waite
     told = Told(Timers(timeouts, waited=waited), 0.0)
     for step in steps:
         told.tell(step)
-    told.timers.begin(told.now, told.events)
+    told.timers.begin(told.now, told.events, told.handled)
     error = told.timers.error()
     first = "total" if total < left[name] else name
     assert type(error) is StreamTimeout
@@ -192,19 +206,19 @@ def test_deadline_when_all_is_off_never_comes() -> None:
 
 
 def test_deadline_when_handlers_work_moves_with_them() -> None:
-    """Between two waits no time goes by."""
+    """Between two waits no time goes by but for what was read."""
     timers = Timers(Timeouts(first_event=10, idle=10, total=30))
     assert timers.begin(100, 0) == 110
     timers.end(104)
-    assert timers.begin(1000, 0) == 1006  # the same wait goes on
-    timers.end(1003)
-    assert timers.begin(2000, 1) == 2010
+    assert timers.begin(1000, 0, 895) == 1005  # the same wait goes on, a second of reading later
+    timers.end(1002)
+    assert timers.begin(2000, 1, 895 + 998) == 2010
     timers.end(2009)
-    assert timers.begin(3000, 2) == 3010
+    assert timers.begin(3000, 2, 895 + 998 + 990) == 3010  # the second of reading is before the event
     timers.end(3009)
-    assert timers.begin(4000, 3) == 4005  # of the 30, 7 + 9 + 9 are used up
-    timers.end(4004)
-    assert timers.begin(5000, 4) == 5001
+    assert timers.begin(4000, 3, 895 + 998 + 990 + 991) == 4004  # of the 30, 7 + 10 + 9 are used up
+    timers.end(4003)
+    assert timers.begin(5000, 4, 895 + 998 + 990 + 991 + 997) == 5001
 
 
 def test_deadline_when_it_has_passed_before_the_wait() -> None:
