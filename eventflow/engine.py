@@ -471,6 +471,8 @@ class Engine:
         if self._keep:
             self.fold()
         pending = self._pending
+        if pending and self._recent and not isinstance(self._recent[-1], _REPEATED):
+            self._recent[-1] = None  # it was the last one
         if self._size >= self._roll_at:  # large ones are let go of, but for the last
             pending = [event if isinstance(event, _REPEATED) else None for event in pending[:-1]] + pending[-1:]
         self._recent = (self._recent + pending)[-_BATCH:]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 from eventflow.errors import SequenceError
 
 __all__ = ["Sequence"]
 
-_MAX_MISSING = 1_000  # numbers remembered of one gap: enough to know a late event from a repeated one
+_MAX_GAPS = 1_000  # remembered, the newest: enough to know a late event from a repeated one
 
 
 class Sequence:
@@ -23,14 +25,14 @@ class Sequence:
         counted: False once the server was found not to count.
     """
 
-    __slots__ = ("_missing", "_note", "_replayed", "_strict", "counted", "expected")
+    __slots__ = ("_gaps", "_note", "_replayed", "_strict", "counted", "expected")
 
     def __init__(self, note: Callable[[str, str], None], *, strict: bool) -> None:
         self.expected: int | None = None
         self.counted = True
         self._note = note
         self._strict = strict
-        self._missing: set[int] = set()
+        self._gaps: list[range] = []  # the numbers that have not come, ascending
         self._replayed = False
 
     def restart(self) -> None:
@@ -52,7 +54,7 @@ class Sequence:
         if not self.counted:
             return True
         if self._replayed and expected is not None:
-            if number < expected and number not in self._missing:
+            if number < expected and self._gap_of(number) is None:
                 return False
             self._replayed = number < expected
         if expected is None:
@@ -60,11 +62,16 @@ class Sequence:
             return True
         if number > expected:
             self._odd("gap", f"events {expected} to {number - 1} are missing before {event.type}", number)
-            self._missing.update(range(max(expected, number - _MAX_MISSING), number))
+            self._gaps.append(range(expected, number))
+            del self._gaps[:-_MAX_GAPS]
             self.expected = number + 1
             return True
-        if number in self._missing:
-            self._missing.discard(number)
+        place = self._gap_of(number)
+        if place is not None:
+            gap = self._gaps[place]
+            rest = (range(gap.start, number), range(number + 1, gap.stop))
+            self._gaps[place : place + 1] = [numbers for numbers in rest if numbers]
+            del self._gaps[:-_MAX_GAPS]
             self._odd("order", f"event {number} ({event.type}) comes late", number)
             return True
         twins = [seen for seen in recent if getattr(seen, "sequence_number", None) == number]
@@ -79,6 +86,11 @@ class Sequence:
         )
         self.counted = False
         return True
+
+    def _gap_of(self, number: int) -> int | None:
+        """The place of the gap that *number* is missing in, or None."""
+        place = bisect_right(self._gaps, number, key=attrgetter("start")) - 1
+        return place if place >= 0 and number in self._gaps[place] else None
 
     def _odd(self, kind: str, message: str, number: int) -> None:
         if self._strict:

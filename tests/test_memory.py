@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from scenarios import body, call, call_delta, closed, completed, created, delta, message, opened, text_done
+from scenarios import body, call, call_delta, closed, completed, created, delta, message, numbered, opened, text_done
 
 from eventflow import Dispatcher, Plugin, TextDelta, on, state
 
@@ -65,6 +65,23 @@ def test_memory_when_arguments_are_long() -> None:
     assert run.response.tool_calls[0].arguments == WORD * count
     assert kept < 2 * size
     assert peak < 6 * size
+
+
+def test_memory_when_numbers_have_gaps() -> None:
+    """What is missing is known by where gaps begin and end, and of the newest alone: they cost next to nothing."""
+    first = numbered([created()])
+    far = [{**delta("a"), "sequence_number": place * 10**6} for place in range(1, 3_000)]
+    run, kept, _ = growth(lambda: Dispatcher().run([*first, *far], check=False))
+    assert run.text == "a" * len(far)
+    assert kept < 2_000_000
+
+
+def test_memory_when_events_are_large() -> None:
+    """Of previews, which are no part of the response, the last one is at hand, however many there were."""
+    preview = {"type": "response.image_generation_call.partial_image", "partial_image_b64": "A" * 2**20}
+    run, _, peak = growth(lambda: Dispatcher().run(pieces(30, preview), check=False))
+    assert run.events == 33
+    assert peak < 10 * 2**20
 
 
 @pytest.mark.parametrize("snapshot", [True, False])

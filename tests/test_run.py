@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -75,6 +76,7 @@ from eventflow.errors import (
     UsageError,
 )
 from eventflow.events import encode_json
+from eventflow.sequence import Sequence
 from eventflow.snapshot import Snapshot
 from eventflow.sse import Frame
 from eventflow.testing import stream
@@ -558,6 +560,25 @@ def test_sequence_when_in_any_order(order: list[int], as_bytes: bool) -> None:
     run = flow.run(body(shuffled) if as_bytes else shuffled)
     assert heard == ["abcde"[place - 1] for place in order]
     assert bool(set(kinds(run)) & {"gap", "order"}) == (list(order) != [1, 2, 3, 4, 5])
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.lists(st.integers(1, 40), unique=True, max_size=30))
+def test_sequence_when_numbers_come_late(skips: list[int], late: list[int]) -> None:
+    """A number that was skipped is late when it comes, and no repetition of what is not at hand any more."""
+    notes: list[str] = []
+    sequence = Sequence(lambda kind, _: notes.append(kind), strict=False)
+    came, number = {0}, 0
+    for skip in [0, *skips]:
+        number += skip
+        assert sequence.admit(SimpleNamespace(type="t"), number, ())
+        came.add(number)
+    sequence.restart()
+    for place in [place for place in late if place < number]:
+        notes.clear()
+        new = place not in came
+        assert sequence.admit(SimpleNamespace(type="t"), place, ()) is new
+        assert notes == ["order"] * new
+        came.add(place)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
