@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
@@ -48,7 +49,7 @@ class Chain:
         plugins: The run's own copies of the plugins.
         attention: Whether something was emitted, or the run is to end: to be looked at after every event.
         cancelled: Whether the run is to end.
-        closed: Whether it is too late to emit.
+        closed: Whether it is too late to emit: the run ends.
         exceeded: The limit on emitted events, once it is reached: it ends the stream, and is no handler's failure.
         receivers: The ``receive`` of every plugin that has one, in order, and whether it takes the run.
     """
@@ -70,6 +71,7 @@ class Chain:
         self._routes: dict[tuple[type[Event], str], tuple[tuple[Step, Call], ...]] = {}
         self._rewriters: dict[int, Rewriter] = {}
         self._queue: deque[Event] = deque()  # one object for ever: other threads append to it
+        self._emitting = threading.RLock()  # a signal handler may emit in the middle of an emit
         self._failures: list[Exception] = []  # what handlers in the background raised, to end the run with
         self._lanes: list[Lane] = []
         self._lane_of: dict[int, Lane] = {}  # by the place of its step
@@ -77,11 +79,15 @@ class Chain:
 
     # --- from any thread ---------------------------------------------------------------------------------------------
 
-    def emit(self, event: Event) -> None:
-        """Queue *event* to be dispatched after the current one."""
-        self._queue.append(event)
+    def emit(self, event: Event) -> bool:
+        """Queue *event* to be dispatched after the current one; False when it is too late."""
+        with self._emitting:
+            if self.closed:
+                return False
+            self._queue.append(event)
         self.attention = True
         self._run.wake()
+        return True
 
     def cancel(self) -> None:
         """Have the run end at the next chance."""
@@ -380,9 +386,17 @@ class Chain:
             yield from self._hook(plugin, "finish", self._plan.ends[index])
             if self.cancelled:
                 return
-        yield from self.drain()
-        if self._lanes:
-            yield from self._empty_lanes()
+        while not (self.cancelled or self.closed):
+            yield from self.drain()
+            if self._lanes:
+                yield from self._empty_lanes()
+            self._close()
+
+    def _close(self) -> None:
+        """It is too late to emit, unless something has been since: seen in one step, or it would be lost."""
+        with self._emitting:
+            self.closed = True  # before the look: a signal handler may emit right here
+            self.closed = not (self._queue or self._failures)
 
     def stop(self, left: BaseException | None) -> Generator[Any, Any, BaseException | None]:
         """The end of the handlers in the background, and every plugin's ``stop``, in reverse order.

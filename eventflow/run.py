@@ -175,9 +175,8 @@ class Run:
         """
         if not isinstance(event, Event):
             raise UsageError(f"emit() takes an event, not {type(event).__name__}")
-        if self._engine.chain.closed or self._finished:
+        if self._finished or not self._engine.chain.emit(event):
             raise UsageError(f"run {self.id} is over; nothing hears what is emitted now")
-        self._engine.chain.emit(event)
 
     def background(self, function: Callable[..., object], **options: Unpack[HandlerOptions]) -> Lane:
         """For plugins: let *function* hear events beside the run, from a queue of its own.

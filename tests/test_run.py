@@ -64,6 +64,7 @@ from eventflow import (
     UnknownEvent,
     on,
 )
+from eventflow.chain import Chain, Steps
 from eventflow.errors import (
     APIStreamError,
     DecodeError,
@@ -683,6 +684,30 @@ def test_limit_when_the_source_gives_no_bytes(limit: str, form: str) -> None:
     assert isinstance(run.error, LimitExceeded)
     assert run.error.limit == limit
     assert len(heard) == place
+
+
+def test_emit_when_the_run_is_about_to_end_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the last look for what was emitted and the end there is no moment in which an event is lost."""
+    drain = Chain.drain
+
+    def late(chain: Chain) -> Steps:
+        yield from drain(chain)
+        while events:
+            chain.emit(events.pop())
+
+    class Late(Plugin):
+        def finish(self, run: Run) -> None:
+            events.append(Tick(1))
+
+    monkeypatch.setattr(Chain, "drain", late)
+    events: list[Event] = []
+    flow = Dispatcher(Late())
+    heard: list[int] = []
+    flow.on(Tick, lambda event: heard.append(event.n))
+    run = flow.run(AB)
+    assert heard == [1]
+    with pytest.raises(UsageError, match="is over"):
+        run.emit(Tick(2))
 
 
 @pytest.mark.parametrize("face", FACES)
