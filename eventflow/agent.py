@@ -202,7 +202,7 @@ class Agent:
                             discard(source)
                             raise UsageError("the agent's client is sync; use run() or stream(), or an AsyncClient")
                         source = await source
-                    opened, run = self.flow._begin(source, None, False, talk.turn, is_async=True, deliver=deliver)
+                    opened, run = await self.flow._abegin(source, None, False, talk.turn, deliver=deliver)
                     talk.begin(run)
                     async with contextlib.aclosing(aloop(run, opened)) as events:
                         async for event in events:

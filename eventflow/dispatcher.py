@@ -16,6 +16,7 @@ from eventflow.limits import Limits, limits_of
 from eventflow.pipeline import unrolled
 from eventflow.plan import Plan
 from eventflow.plugin import Plugin
+from eventflow.reading import let_go
 from eventflow.routing import Background, Handler, HandlerOptions, Select, handler_of, matcher_of
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import Source, open_source
@@ -265,7 +266,7 @@ class Dispatcher:
 
     async def arun(self, source: Any, *, wire: str | None = None, check: bool = True, turn: int = 0) -> Run:
         """`run`, async; the source may be sync or async."""
-        opened, run = self._begin(source, wire, check, turn, is_async=True)
+        opened, run = await self._abegin(source, wire, check, turn)
         [event async for event in aloop(run, opened)]
         return run
 
@@ -275,7 +276,8 @@ class Dispatcher:
         return EventStream(run, opened)
 
     def astream(self, source: Any, *, wire: str | None = None, check: bool = True, turn: int = 0) -> AsyncEventStream:
-        """`stream`, async."""
+        """`stream`, async. Where this call raises, the source is still the caller's to close."""
+        self._plan_for(is_async=True)  # before the source is opened: nothing here can wait until it is let go of
         opened, run = self._begin(source, wire, check, turn, is_async=True, deliver=True)
         return AsyncEventStream(run, opened)
 
@@ -292,14 +294,28 @@ class Dispatcher:
     ) -> tuple[Source, Run]:
         opened = open_source(source)
         try:
-            if not is_async and opened.items is None:
-                raise UsageError("the source is asynchronous; use arun(), astream() or acollect()")
-            if is_async and opened.aitems is None and opened.blocking:
-                raise UsageError("the source is a synchronous HTTP response; use run(), or an async client")
-            return opened, self._make(wire or opened.wire, check, turn, is_async=is_async, deliver=deliver)
+            return opened, self._over(opened, wire, check, turn, is_async=is_async, deliver=deliver)
         except BaseException:
             opened.close()
             raise
+
+    async def _abegin(
+        self, source: Any, wire: str | None, check: bool, turn: int, *, deliver: bool = False
+    ) -> tuple[Source, Run]:
+        opened = open_source(source)
+        try:
+            return opened, self._over(opened, wire, check, turn, is_async=True, deliver=deliver)
+        except BaseException:
+            await let_go(opened)
+            raise
+
+    def _over(self, opened: Source, wire: str | None, check: bool, turn: int, *, is_async: bool, deliver: bool) -> Run:
+        """A run over a source that is open."""
+        if not is_async and opened.items is None:
+            raise UsageError("the source is asynchronous; use arun(), astream() or acollect()")
+        if is_async and opened.aitems is None and opened.blocking:
+            raise UsageError("the source is a synchronous HTTP response; use run(), or an async client")
+        return self._make(wire or opened.wire, check, turn, is_async=is_async, deliver=deliver)
 
     def _plan_for(self, is_async: bool) -> Plan:
         """The compiled registrations; raises `UsageError` where a sync run would have to await."""

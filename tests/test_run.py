@@ -917,6 +917,40 @@ def test_source_when_a_handler_raises(face: str) -> None:
         assert calls == ["start", "stop"]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fault", ["a plugin that does not open", "an unknown wire"])
+def test_arun_when_it_cannot_begin_closes_the_source(backend: str, fault: str) -> None:
+    """A source whose run never began is let go of before the error is raised."""
+
+    class Shut(Plugin):
+        def open(self) -> None:
+            raise ValueError("mine")
+
+    source = AsyncWatched(AB)
+    flow, wire = (Dispatcher(Shut()), None) if fault.startswith("a plugin") else (Dispatcher(), "morse")
+    with pytest.raises((ValueError, UsageError), match=r"mine|no wire is called"):
+        anyio.run(lambda: flow.arun(source, wire=wire), backend=backend)
+    assert (source.pulled, source.closed) == (0, 1)
+
+
+def test_astream_when_it_cannot_begin_leaves_the_source_alone() -> None:
+    """It cannot wait for anything, so a source that a plugin kept from beginning is not opened."""
+    opened: list[AsyncWatched] = []
+
+    class Source(AsyncWatched):
+        def __aiter__(self) -> Any:
+            opened.append(self)
+            return super().__aiter__()
+
+    class Shut(Plugin):
+        def open(self) -> None:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        Dispatcher(Shut()).astream(Source(AB))
+    assert opened == []
+
+
 def test_source_when_its_close_fails() -> None:
     """A source that cannot be closed does not hide how the run ended."""
 
