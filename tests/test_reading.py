@@ -501,7 +501,7 @@ def test_timer_when_a_flood_brings_no_event_runs_out(
     way: str, flood: bytes, timeouts: Timeouts, reading: Clock
 ) -> None:
     """The source never lets itself be waited for: reading counts, the handlers of what it brings do not."""
-    flow = Dispatcher(Slow(reading), timeouts=timeouts, clock=reading)
+    flow = Dispatcher(Slow(reading), timeout=timeouts, clock=reading)
     run = drive(way, [(0, block(created())), *[(0, flood)] * 20], flow=flow, clock=reading)
     assert timer_of(run) == ("idle" if timeouts.idle else "total")
     assert 10 <= reading.now - run[Slow].worked <= 12
@@ -511,7 +511,7 @@ def test_timer_when_a_flood_brings_no_event_runs_out(
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_tick_when_a_flood_brings_no_event_ends_the_run(way: str, flood: bytes, reading: Clock) -> None:
     """The same for a run that is fed, whoever feeds it without a pause."""
-    flow = Dispatcher(Slow(reading), timeouts=Timeouts(idle=10), clock=reading)
+    flow = Dispatcher(Slow(reading), timeout=Timeouts(idle=10), clock=reading)
 
     async def script(push: Pushed) -> None:
         await push.feed(block(created()))
@@ -528,7 +528,7 @@ def test_tick_when_a_flood_brings_no_event_ends_the_run(way: str, flood: bytes, 
 @pytest.mark.parametrize("heard", [True, False])
 def test_total_when_events_flood_runs_out(way: str, heard: bool, reading: Clock) -> None:
     """Reading what comes counts for the whole, though events come all the time; their handlers do not."""
-    flow = Dispatcher(*[Slow(reading)] * heard, timeouts=Timeouts(total=10), clock=reading)
+    flow = Dispatcher(*[Slow(reading)] * heard, timeout=Timeouts(total=10), clock=reading)
     chunk = block(delta("a")).replace(b"\n", b"\r\n")
     run = drive(way, [(0, block(created())), *[(0, chunk)] * 20], flow=flow, clock=reading)
     assert timer_of(run) == "total"
