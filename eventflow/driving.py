@@ -13,8 +13,8 @@ from math import inf
 from typing import Any, TypeVar
 
 from eventflow.errors import ConnectionFailed, EventflowError, LimitExceeded, Phase, StreamTimeout, UsageError
-from eventflow.exchange import Exchange, Pause, Read, Send, Step, caused_by, server_of
-from eventflow.http import abody_of, body_at_hand, body_of, interrupter
+from eventflow.exchange import Connection, Exchange, Pause, Read, Send, Step, caused_by, server_of
+from eventflow.http import abody_of, body_at_hand, body_of, close_wholly, interrupter
 from eventflow.outcome import Position
 from eventflow.reading import Interruptible, Watchdog
 from eventflow.request import Call, head_seconds
@@ -97,12 +97,27 @@ async def _asend(http: Any, step: Send, wait: Waiter, call: Call) -> tuple[Any, 
     began, seconds = time.monotonic(), head_seconds(call.timeouts, step.spent)[1]
     try:
         answer = http.send(step.request, stream=True, follow_redirects=False)
-        return await wait.wait(answer, inf if seconds is None else began + seconds), time.monotonic() - began
+        response = await wait.wait(answer, inf if seconds is None else began + seconds)
+        close_wholly(response)
+        return response, time.monotonic() - began
     except Interrupted:
+        await _hang_up(step.connection)
         failure: Exception = _head_timeout(call, step.spent)
     except Exception as error:
         failure = _explained(error, call, step.spent)
+    except BaseException:
+        await _hang_up(step.connection)
+        raise
     raise failure
+
+
+async def _hang_up(connection: Connection) -> None:
+    """Close the connection that a request made before it was cancelled.
+
+    httpcore (1.0) does not where the cancellation comes between the connection and the request.
+    """
+    if connection.stream is not None:
+        await shielded(connection.stream.aclose())
 
 
 def _read(step: Read) -> bytes:

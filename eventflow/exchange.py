@@ -361,11 +361,13 @@ class Connection:
 
     Attributes:
         fresh: Whether it did.
-        interrupt: Shuts it down, once it is there.
+        stream: The one it made, as httpcore has it, until the request is sent on it; else None.
+        interrupt: Shuts the one it made down, once it is there.
     """
 
     def __init__(self) -> None:
         self.fresh = False
+        self.stream: Any = None
         self.interrupt: Callable[[], None] | None = None
         self._unwanted = False
 
@@ -380,9 +382,12 @@ class Connection:
         if name == "connection.connect_tcp.started":
             self.fresh = True
         elif name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self.interrupt = functools.partial(shut_down, info.get("return_value"))
+            self.stream = info.get("return_value")
+            self.interrupt = functools.partial(shut_down, self.stream)
             if self._unwanted:
                 self.interrupt()
+        elif not name.startswith("connection."):
+            self.stream = None
 
     async def atrace(self, name: str, info: Mapping[str, Any]) -> None:
         """One step, of the async side."""

@@ -8,6 +8,7 @@ is compressed all the same is inflated here, with a bound.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -23,12 +24,14 @@ from eventflow.errors import (
 )
 from eventflow.json_array import begins_array
 from eventflow.sse import plausible
+from eventflow.waiting import wholly
 
 __all__ = [
     "abody_of",
     "body_at_hand",
     "body_of",
     "check_unread",
+    "close_wholly",
     "interrupter",
     "is_response",
     "refusal_of",
@@ -117,6 +120,18 @@ async def abody_of(response: Any, body: bytes | None = None, *, document: bool =
             satisfied = judge.satisfied
     for chunk in judge.end():
         yield chunk
+
+
+def close_wholly(response: Any) -> None:
+    """Have a response let go of its connection, though the task that closes it or reads its end is cancelled then.
+
+    What httpcore (1.0) does to that end may be interrupted: its pool keeps the open connection, and never uses it.
+    """
+    stream: Any = getattr(response, "stream", None)
+    aclose = getattr(stream, "aclose", None)
+    if aclose is not None:
+        with contextlib.suppress(AttributeError):  # a stream of somebody else's, who knows
+            stream.aclose = functools.partial(wholly, aclose)
 
 
 def refusal_of(response: Any) -> HTTPStatusError | UnexpectedContentType:

@@ -32,6 +32,7 @@ __all__ = [
     "sleep",
     "soon",
     "waiter",
+    "wholly",
 ]
 
 
@@ -269,6 +270,26 @@ async def shielded(awaitable: Awaitable[Any]) -> Any:
 
     with anyio.CancelScope(shield=True):
         return await awaitable
+
+
+async def wholly(close: Callable[[], Awaitable[Any]]) -> None:
+    """Await what *close* gives to its end, though the task is cancelled meanwhile; that goes through behind it.
+
+    A cancellation of asyncio's reaches whatever the task waits for, a shield of anyio's notwithstanding: here that is
+    another task. Elsewhere a shield does.
+    """
+    if asyncio_loop() is None:
+        await close()
+        return
+    import asyncio
+
+    closing = asyncio.ensure_future(close())
+    try:
+        await asyncio.wait([closing])
+    except asyncio.CancelledError:
+        await shielded(asyncio.wait([closing]))
+        raise
+    closing.result()
 
 
 async def sleep(seconds: float) -> None:
