@@ -64,9 +64,9 @@ async def adrive(steps: Generator[Step, Any, T], http: Any, call: Call) -> T:
                 match step:
                     case Send():
                         value = await _asend(http, step, wait, call)
-                    case Read(response, maximum, seconds):
+                    case Read(response, _, seconds):
                         try:
-                            value = await wait.wait(_aread(response, maximum), time.monotonic() + seconds)
+                            value = await wait.wait(_aread(step), time.monotonic() + seconds)
                         except Interrupted:
                             raise _slow(step) from None
                         finally:
@@ -121,11 +121,11 @@ async def _hang_up(connection: Connection) -> None:
 
 
 def _read(step: Read) -> bytes:
-    response, maximum, seconds = step.response, step.maximum, step.seconds
+    response, seconds = step.response, step.seconds
     try:
         with _guarded(Source(interrupt=interrupter(response)), seconds) as deadline:
             try:
-                return _joined(body_of(response, body_at_hand(response), document=True), maximum)
+                return _joined(body_of(response, body_at_hand(response), document=True, head=step.head), step.maximum)
             except EventflowError:
                 raise
             except Exception:
@@ -149,12 +149,12 @@ def _guarded(what: Interruptible, seconds: float | None) -> Generator[float]:
         dog.stop()
 
 
-async def _aread(response: Any, maximum: int) -> bytes:
-    body = bytearray()
-    async with contextlib.aclosing(abody_of(response, body_at_hand(response), document=True)) as chunks:
+async def _aread(step: Read) -> bytes:
+    body, response = bytearray(), step.response
+    async with contextlib.aclosing(abody_of(response, body_at_hand(response), document=True, head=step.head)) as chunks:
         async for chunk in chunks:
             body += chunk
-            _check_size(len(body), maximum)
+            _check_size(len(body), step.maximum)
     return bytes(body)
 
 

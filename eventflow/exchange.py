@@ -6,6 +6,7 @@ came of it; the faces are in `driving`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import sys
@@ -28,7 +29,7 @@ from eventflow.errors import (
     UsageError,
 )
 from eventflow.events import Response
-from eventflow.http import interrupter, refusal_of, shut_down
+from eventflow.http import Head, interrupter, shut_down
 from eventflow.outcome import Position
 from eventflow.request import Call, Secret, Settings, response_path, sendable, timeout_of
 from eventflow.schema import parsing
@@ -71,6 +72,7 @@ class Read:
         seconds: How long it may take.
         timer: The field of `Timeouts` that says so.
         allowed: Its value.
+        head: What judges it, where what was read is wanted though it does not come whole.
     """
 
     response: Any
@@ -78,6 +80,7 @@ class Read:
     seconds: float
     timer: str
     allowed: float
+    head: Head | None = None
 
 
 @attrs.frozen
@@ -265,15 +268,12 @@ class Exchange:
         return total is not None and self._seconds() + delay >= total
 
     def _refusal(self, response: Any) -> Generator[Step, Any, HTTPStatusError | UnexpectedContentType]:
-        try:
-            total = self.call.timeouts.total
-            seconds = _PAGE_SECONDS if total is None else min(_PAGE_SECONDS, max(0.0, total - self._seconds()))
-            yield Read(response, _PAGE, seconds, "idle", seconds)
-        except HTTPStatusError as error:
-            return error
-        except Exception:  # its page cannot be read, or not in time: the status says enough
-            return refusal_of(response)
-        return refusal_of(response)
+        head = Head(response, document=True)
+        total = self.call.timeouts.total
+        seconds = _PAGE_SECONDS if total is None else min(_PAGE_SECONDS, max(0.0, total - self._seconds()))
+        with contextlib.suppress(Exception):  # it is the verdict, or its page cannot be read, or not in time
+            yield Read(response, _PAGE, seconds, "idle", seconds, head)
+        return head.verdict()
 
     def _request(self, call: Call) -> tuple[Any, Connection]:
         connection, trouble, request = Connection(), "", None

@@ -27,6 +27,7 @@ from eventflow.sse import plausible
 from eventflow.waiting import wholly
 
 __all__ = [
+    "Head",
     "abody_of",
     "body_at_hand",
     "body_of",
@@ -70,13 +71,16 @@ def check_unread(response: Any, *, also_closed: bool = True) -> None:
         )
 
 
-def body_of(response: Any, body: bytes | None = None, *, document: bool = False) -> Iterator[bytes]:
+def body_of(
+    response: Any, body: bytes | None = None, *, document: bool = False, head: Head | None = None
+) -> Iterator[bytes]:
     """The bytes of a response as they come, unpacked.
 
     Args:
         response: A sync response, or any whose *body* is at hand.
         body: What `body_at_hand` gave.
         document: Take any kind of body, not an event stream only.
+        head: What judges it, for whoever wants to know what was read when that fails; *document* goes for nothing then.
 
     Raises:
         HTTPStatusError: The server answered with an error; as much of its page was read as the excerpt shows.
@@ -87,7 +91,7 @@ def body_of(response: Any, body: bytes | None = None, *, document: bool = False)
     """
     if body is None:
         check_unread(response)  # it may have been read since it was opened
-    judge = _Head(response, document=document)
+    judge = head or Head(response, document=document)
     chunks = iter(response.iter_raw() if body is None else slices(body))
     for raw in chunks:
         yield from judge.feed(raw, inflated=body is not None)
@@ -99,11 +103,13 @@ def body_of(response: Any, body: bytes | None = None, *, document: bool = False)
     yield from judge.end()
 
 
-async def abody_of(response: Any, body: bytes | None = None, *, document: bool = False) -> AsyncGenerator[bytes, None]:
+async def abody_of(
+    response: Any, body: bytes | None = None, *, document: bool = False, head: Head | None = None
+) -> AsyncGenerator[bytes, None]:
     """`body_of`, async."""
-    judge = _Head(response, document=document)
+    judge = head or Head(response, document=document)
     if body is not None:
-        for chunk in body_of(response, body, document=document):
+        for chunk in body_of(response, body, head=judge):
             yield chunk
         return
     check_unread(response)
@@ -136,13 +142,13 @@ def close_wholly(response: Any) -> None:
 
 def refusal_of(response: Any) -> HTTPStatusError | UnexpectedContentType:
     """The error that an answer is whose body was read already, or cannot be."""
-    judge = _Head(response, document=False)
+    judge = Head(response, document=False)
     for _ in judge.feed((body_at_hand(response) or b"")[:_EXCERPT], inflated=True):
         pass  # it has begun like a stream, which does not matter now
     return judge.verdict()
 
 
-class _Head:
+class Head:
     """Judges an answer by its head and first bytes, and inflates its body. Sans-IO."""
 
     def __init__(self, response: Any, *, document: bool) -> None:

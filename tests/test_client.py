@@ -1365,11 +1365,19 @@ def test_request_when_it_is_wrong_is_not_sent_again(way: str, code: int) -> None
     assert len(server.requests) == 1
 
 
+def slow(peer: Peer) -> None:
+    """An error whose page stops in the middle."""
+    peer.head(404, {"content-length": "99"})
+    peer.send(b"not here")
+    silence(peer)
+
+
 PAGES: dict[str, tuple[Answer, str]] = {
     "empty": (status(404, page=b""), ""),
     "compressed": (status(404, page=gzip.compress(b"not here"), headers={"content-encoding": "gzip"}), "not here"),
     "unreadable": (status(404, page=b"not here", headers={"content-encoding": "br"}), ""),
-    "cut": (raw(b"HTTP/1.1 404 X\r\ncontent-length: 99\r\n\r\nnot here"), ""),
+    "cut": (raw(b"HTTP/1.1 404 X\r\ncontent-length: 99\r\n\r\nnot here"), "not here"),
+    "slow": (slow, "not here"),
     "large": (status(404, page=b"not here " * 100_000), "not here not here"),
     "stream": (
         status(404, page=block(AB[0]), headers={"content-type": "text/event-stream"}),
@@ -1381,9 +1389,10 @@ PAGES: dict[str, tuple[Answer, str]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("form", PAGES)
-def test_error_page_when_it_is(way: str, stream: bool, form: str) -> None:
+def test_error_page_when_it_is(way: str, stream: bool, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The status is told whatever the page is; of a page no more is read than is shown, and the client serves on."""
     page, shown = PAGES[form]
+    monkeypatch.setattr("eventflow.exchange._PAGE_SECONDS", 0.1 if form == "slow" else 10.0)
 
     async def scenario(face: Face) -> None:
         with pytest.raises(HTTPStatusError) as caught:
