@@ -12,7 +12,15 @@ from collections.abc import Callable, Generator, Iterable
 from math import inf
 from typing import Any, TypeVar
 
-from eventflow.errors import ConnectionFailed, EventflowError, LimitExceeded, Phase, StreamTimeout, UsageError
+from eventflow.errors import (
+    ConnectionFailed,
+    EventflowError,
+    HTTPStatusError,
+    LimitExceeded,
+    Phase,
+    StreamTimeout,
+    UsageError,
+)
 from eventflow.exchange import Connection, Exchange, Pause, Read, Send, Step, caused_by, server_of
 from eventflow.http import abody_of, body_at_hand, body_of, close_wholly, interrupter
 from eventflow.outcome import Position
@@ -89,7 +97,7 @@ def _send(http: Any, step: Send, call: Call) -> tuple[Any, float]:
             return http.send(step.request, stream=True, follow_redirects=False), time.monotonic() - began
         except Exception as error:
             late = step.connection.interrupt is not None and time.monotonic() >= deadline
-            failure = _head_timeout(call, step.spent) if late else _explained(error, call, step.spent)
+            failure = _head_timeout(call, step.spent) if late else _explained(error, call, step)
     raise failure  # not within `except`: the other would be its context, with all its frames
 
 
@@ -104,7 +112,7 @@ async def _asend(http: Any, step: Send, wait: Waiter, call: Call) -> tuple[Any, 
         await _hang_up(step.connection)
         failure: Exception = _head_timeout(call, step.spent)
     except Exception as error:
-        failure = _explained(error, call, step.spent)
+        failure = _explained(error, call, step)
     except BaseException:
         await _hang_up(step.connection)
         raise
@@ -183,7 +191,7 @@ def _slow(step: Read) -> StreamTimeout:
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-def _explained(error: Exception, call: Call, spent: float) -> Exception:
+def _explained(error: Exception, call: Call, step: Send) -> Exception:
     """Our error in the place of what an HTTP client raised in the place of an answer; itself where it is none of HTTP.
 
     By the names of httpx's classes: httpx2 has classes of its own under the same names.
@@ -201,7 +209,11 @@ def _explained(error: Exception, call: Call, spent: float) -> Exception:
         if names & {"ConnectTimeout", "PoolTimeout"}:
             what = f"there was no connection to {server_of(call.url)}"
             return caused_by(_timeout("connect", what, call.timeouts.connect, "connect"), error)
-        return caused_by(_head_timeout(call, spent), error)
+        return caused_by(_head_timeout(call, step.spent), error)
+    status = step.connection.status
+    if "RemoteProtocolError" in names and status is not None and 300 <= status < 400:  # nobody asked it to look
+        message = f"the server answered HTTP {status} with a redirect that leads nowhere: {error}"
+        return caused_by(HTTPStatusError(message, status=status), error)
     if names & {"TransportError", "OSError", "ClientError"}:
         failure = ConnectionFailed(f"no answer came from {server_of(call.url)}: {type(error).__name__}: {error}")
         refused = names & {"ConnectError", "ProxyError"} or type(cause).__name__.startswith("ClientConnector")

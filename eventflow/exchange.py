@@ -363,12 +363,14 @@ class Connection:
         fresh: Whether it did.
         stream: The one it made, as httpcore has it, until the request is sent on it; else None.
         interrupt: Shuts the one it made down, once it is there.
+        status: Of the answer that has come on it, or None.
     """
 
     def __init__(self) -> None:
         self.fresh = False
         self.stream: Any = None
         self.interrupt: Callable[[], None] | None = None
+        self.status: int | None = None
         self._unwanted = False
 
     def cut(self) -> None:
@@ -388,6 +390,8 @@ class Connection:
                 self.interrupt()
         elif not name.startswith("connection."):
             self.stream = None
+            if name.endswith(".receive_response_headers.complete"):
+                self.status = next((part for part in info.get("return_value") or () if isinstance(part, int)), None)
 
     async def atrace(self, name: str, info: Mapping[str, Any]) -> None:
         """One step, of the async side."""

@@ -1795,6 +1795,15 @@ def test_redirect_when_it_leads_nowhere(way: str, follow: bool, target: str) -> 
         ask(way, server, options={"follow_redirects": follow, "max_retries": 0})
 
 
+@pytest.mark.parametrize("way", ["sync", "httpx2", "asyncio", "asyncio-httpx2", "trio"])
+@pytest.mark.parametrize("follow", [False, True])
+def test_redirect_when_its_address_is_none_is_an_answer(way: str, follow: bool) -> None:
+    """The status is told, and the request is not sent again, though the HTTP client takes it for a broken answer."""
+    with Server(moved("http://[::1")) as server, pytest.raises(HTTPStatusError) as caught:
+        ask(way, server, options={"follow_redirects": follow, "max_retries": 2})
+    assert (caught.value.status, caught.value.retryable, len(server.requests)) == (307, False, 1)
+
+
 @pytest.mark.parametrize("way", FEW)
 def test_redirect_when_the_http_client_follows_by_itself(way: str) -> None:
     """A client of the caller's that follows redirects does not do so here."""
