@@ -156,7 +156,7 @@ class Engine:
         self._sequence = Sequence(self._snapshot.note, strict=strict)
         self._calls: dict[type[Event], int] = {OutputItemAdded: 0, OutputItemDone: 0}
         self._tool_calls: list[ToolCall] = []
-        bounds = [bound for bound in (limits.text, limits.arguments) if bound is not None]
+        bounds = [bound for bound in (limits.text, limits.arguments, limits.other) if bound is not None]
         self._near = min(bounds) if bounds and keep else sys.maxsize  # a bound may be reached behind so many bytes
         self._exact = False  # whether it is measured now, after every event
         if wire is not None:
@@ -602,6 +602,7 @@ class Engine:
             room = min(
                 sys.maxsize if limits.text is None else limits.text - snapshot.text_size,
                 sys.maxsize if limits.arguments is None else limits.arguments - snapshot.arguments_size,
+                sys.maxsize if limits.other is None else limits.other - self._other_size(),
             )
             self._near = self._size - unread - len(self._tail) + room
             self._exact = self._size > self._near
@@ -770,11 +771,16 @@ class Engine:
         self.outcome.fail(LimitExceeded(limit="calls", maximum=maximum, seen=seen))
         return True
 
+    def _other_size(self) -> int:
+        """What is kept besides texts and arguments; a wire that translates counts that itself, as it came."""
+        return self.fold().other_size if self._short is None else 0
+
     def _check_text(self) -> None:
         snapshot, limits = self.fold(), self._limits
         for limit, maximum, seen in (
             ("text", limits.text, snapshot.text_size),
             ("arguments", limits.arguments, snapshot.arguments_size),
+            ("other", limits.other, self._other_size()),
         ):
             if maximum is not None and seen > maximum:
                 self.outcome.fail(LimitExceeded(limit=limit, maximum=maximum, seen=seen))

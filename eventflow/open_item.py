@@ -86,6 +86,7 @@ class OpenItem:
         whole: Whether it was closed.
         parts: By "content" or "summary", index and kind.
         arguments: The text of a call: arguments, input or code.
+        kept: Characters of what it holds besides its texts; once it is whole, exactly that.
     """
 
     __slots__ = (
@@ -97,6 +98,7 @@ class OpenItem:
         "id",
         "index",
         "item",
+        "kept",
         "parts",
         "whole",
     )
@@ -109,6 +111,7 @@ class OpenItem:
         self.parts: dict[tuple[str, int, Kind], OpenPart] = {}
         self._last: dict[str, tuple[int, OpenPart]] = {}  # of each place: the highest index, and its newest part
         self.arguments = Pieces()
+        self.kept = 0
         self._whole_arguments = False
         self._parsed: _Parsed | None = None  # the arguments, from the moment somebody asks for their value
         self._counted = 0  # characters of the item as closed

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
+from eventflow.errors import excerpt
 from eventflow.events import (
     JSON,
     CodeInterpreterCallCodeDelta,
@@ -58,6 +59,7 @@ from eventflow.events import (
     TextDelta,
     TextDone,
 )
+from eventflow.limits import weight
 from eventflow.open_item import CALL_TEXTS, FINAL, Kind, OpenItem, OpenPart, text_of, words
 from eventflow.pieces import Pieces
 
@@ -66,6 +68,7 @@ __all__ = ["FOLDED", "TERMINAL", "Oddity", "Snapshot"]
 TERMINAL = (ResponseCompleted, ResponseIncomplete, ResponseFailed)
 """The events after which a response does not change."""
 
+_LONG = 1000  # characters of what is odd
 _MAX_ODDITIES = 100  # enough to see what is wrong with a stream; a hostile one shall not fill memory with warnings
 
 
@@ -97,12 +100,14 @@ class Snapshot:
         oddities: What was odd but survivable, in order; at most 100, and one that says that there were more.
         text_size: Characters of text, reasoning and refusals so far.
         arguments_size: Characters of tool arguments and code so far.
+        other_size: Characters of all else that is kept: ids, what is encrypted, annotations, items of unknown types.
     """
 
     def __init__(self) -> None:
         self.oddities: list[Oddity] = []
         self.text_size = 0
         self.arguments_size = 0
+        self.other_size = 0
         self._base = Response()
         self._error: StreamError | None = None
         self._terminal: type[Event] | None = None
@@ -115,6 +120,8 @@ class Snapshot:
 
     def note(self, kind: str, message: str) -> None:
         """Keep an oddity, up to a bound."""
+        if len(message) > _LONG:  # what it quotes is a peer's
+            message = excerpt(message, _LONG)
         if len(self.oddities) < _MAX_ODDITIES:
             self.oddities.append(Oddity(kind, message))
         elif len(self.oddities) == _MAX_ODDITIES:
@@ -253,9 +260,15 @@ class Snapshot:
         self._latest.append(item)
         if item_id is not None:
             self._by_id[item_id] = item
+            self.other_size += len(item_id)
         if index is not None:
             self._by_index[index] = item
         return item
+
+    def _hold(self, item: OpenItem, characters: int) -> None:
+        """So much more is kept of an item."""
+        item.kept += characters
+        self.other_size += characters
 
     # --- comparing ---------------------------------------------------------------------------------------------------
 
@@ -319,7 +332,9 @@ def _item_added(snapshot: Snapshot, event: Any) -> None:
         item = snapshot._open(index, item_id)
     elif item_id is not None:
         snapshot._by_id[item_id] = item
+        snapshot.other_size += len(item_id)
     item.open(event.item)
+    snapshot._hold(item, weight(event.item))
 
 
 def _item_done(snapshot: Snapshot, event: Any) -> None:
@@ -333,35 +348,40 @@ def _item_done(snapshot: Snapshot, event: Any) -> None:
         snapshot.arguments_size += growth
     else:
         snapshot.text_size += growth
-    for what, whole in words(item.build()).items():
+    closed = words(item.build())
+    snapshot._hold(item, weight(item.item) - sum(map(len, closed.values())) - item.kept)
+    for what, whole in closed.items():
         snapshot._compare(event, what, received.get(what, ""), whole, opened)
 
 
 _KINDS: dict[type[object], Kind] = {OutputRefusal: "refusal", ReasoningText: "reasoning", SummaryText: "summary"}
 
 
-def _part_of(item: OpenItem, event: Any, *, opens: bool = False) -> OpenPart:
+def _part_of(snapshot: Snapshot, item: OpenItem, event: Any, *, opens: bool = False) -> OpenPart:
     summary = isinstance(event, ReasoningSummaryPartAdded | ReasoningSummaryPartDone)
     index = event.summary_index if summary else event.content_index
     part = item.part(_KINDS.get(cast("type[object]", type(event.part)), "text"), index, opens=opens)
     part.template = event.part
+    snapshot._hold(item, weight(event.part) - len(text_of(event.part)))
     return part
 
 
 def _part_added(snapshot: Snapshot, event: Any) -> None:
-    part = _part_of(snapshot._item_of(event), event, opens=True)
+    part = _part_of(snapshot, snapshot._item_of(event), event, opens=True)
     if not part.text.size:
         snapshot.text_size += part.text.add(text_of(event.part))
 
 
 def _part_done(snapshot: Snapshot, event: Any) -> None:
     item = snapshot._item_of(event)
-    snapshot.text_size += snapshot._settle(event, item, _part_of(item, event).text, text_of(event.part))
+    snapshot.text_size += snapshot._settle(event, item, _part_of(snapshot, item, event).text, text_of(event.part))
 
 
 def _annotation(snapshot: Snapshot, event: Any) -> None:
     if event.annotation is not None:
-        snapshot._item_of(event).part("text", event.content_index).annotations.append(event.annotation)
+        item = snapshot._item_of(event)
+        item.part("text", event.content_index).annotations.append(event.annotation)
+        snapshot._hold(item, weight(event.annotation))
 
 
 def _delta(kind: Kind, index: str) -> Callable[[Snapshot, Any], None]:

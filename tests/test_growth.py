@@ -98,7 +98,7 @@ def test_time_when_what_has_no_place_has_no_event_either() -> None:
     """What waits for the next event is not copied for each that comes."""
 
     def work(count: int) -> Callable[[], object]:
-        assembler = Assembler(Limits(text=None))
+        assembler = Assembler(Limits(other=None))
         return lambda: [assembler.keep({f"x{number}": 1}) for number in range(count)]
 
     assert grows_evenly(work, 1000)

@@ -36,6 +36,7 @@ from eventflow.events import (
     Untyped,
     decode,
 )
+from eventflow.limits import weight
 from eventflow.snapshot import Oddity, Snapshot
 from eventflow.sse import decode as frames_of
 from tests.strategies import Told, batches, streams, wire_events
@@ -69,7 +70,8 @@ def kinds(snapshot: Snapshot) -> list[str]:
 
 def seen(snapshot: Snapshot) -> tuple[object, ...]:
     """All that a snapshot shows."""
-    return snapshot.response, snapshot.text, snapshot.oddities, snapshot.text_size, snapshot.arguments_size
+    sizes = snapshot.text_size, snapshot.arguments_size, snapshot.other_size
+    return snapshot.response, snapshot.text, snapshot.oddities, sizes
 
 
 def words(response: Response) -> tuple[object, ...]:
@@ -686,3 +688,29 @@ def test_memory_when_deltas_come_one_by_one() -> None:
         tracemalloc.stop()
     assert growing < 1.3 * 6 * 20_000
     assert snapshot.arguments_size == 120_000
+
+
+def test_sizes_when_more_than_text_is_kept() -> None:
+    """All that is kept counts: ids, items as opened, what is encrypted, annotations; a closed item is what it is."""
+    snapshot = fold(ef.OutputItemAdded(Reasoning(id="rs"), output_index=0))
+    opened = snapshot.other_size
+    assert opened == len("rs") + weight(Reasoning(id="rs"))
+    whole = Reasoning(id="rs", encrypted_content="x" * 50)
+    for _ in range(2):  # the second takes the place of the first
+        snapshot.add([ef.OutputItemDone(whole, output_index=0)])
+        assert snapshot.other_size == opened + 50
+    note: dict[str, Any] = {"type": "note", "n": "y" * 20}
+    snapshot.add([TextDelta("a", item_id="m", output_index=1)])
+    before = snapshot.other_size
+    snapshot.add([ef.TextAnnotationAdded(annotation=Untyped(note), item_id="m", output_index=1)])
+    assert snapshot.other_size == before + weight(note)
+    before = snapshot.other_size
+    snapshot.add([ef.OutputItemDone(Untyped({"type": "new", "data": "z" * 30}), output_index=2)])
+    assert snapshot.other_size == before + weight({"type": "new", "data": "z" * 30})
+    assert (snapshot.text_size, snapshot.arguments_size) == (1, 0)
+
+
+def test_oddities_when_what_they_quote_is_long() -> None:
+    """They are cut: a hundred of them are kept."""
+    (oddity,) = fold(TextDelta("a", item_id="x" * 100_000)).oddities
+    assert len(oddity.message) < 1100

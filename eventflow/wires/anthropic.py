@@ -30,7 +30,7 @@ from eventflow.events import (
     resolve,
 )
 from eventflow.events._decode import STRICT_ERRORS
-from eventflow.limits import Limits
+from eventflow.limits import Limits, weight
 from eventflow.pieces import Pieces
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
@@ -227,6 +227,7 @@ class AnthropicWire(TranslatingWire):
             self._speaking.add(key)
         else:
             self._end_message()
+        self._assembler.count("other", weight(block))
         self._blocks[index], self._keys[index] = block, key
         if kind == "text":
             self._assembler.piece(key, TextDelta, as_text(block.get("text")))
@@ -325,7 +326,7 @@ class AnthropicWire(TranslatingWire):
         else:
             if kind == "fallback":  # from here on another model speaks
                 self._assembler.rename(model=as_text(as_mapping(block.get("to")).get("model")) or None)
-            self._assembler.item(Untyped(block))
+            self._assembler.item(Untyped(block), counted=True)
 
     def _end_message(self) -> None:
         """Something else than text begins: the message is complete, unless a text of it is still open."""

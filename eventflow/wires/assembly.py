@@ -62,11 +62,13 @@ from eventflow.events import (
     Usage,
 )
 from eventflow.events._decode import STRICT_ERRORS
-from eventflow.limits import Limits
+from eventflow.limits import Limits, weight
 from eventflow.partial_json import PartialParser
 from eventflow.pieces import Pieces
 
 __all__ = ["Assembler"]
+
+_LONG_ID = 128  # characters of the response's id that the ids of its items repeat
 
 _skim = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -156,6 +158,7 @@ class Assembler:
         self.begun = self.ended = False
         self._limits = limits
         self._text_room = sys.maxsize if limits.text is None else limits.text  # characters that may still come
+        self._other_room = sys.maxsize if limits.other is None else limits.other
         self._arguments_room = sys.maxsize if limits.arguments is None else limits.arguments
         self._events: list[Event] = []
         self._number = 0
@@ -179,6 +182,7 @@ class Assembler:
         """
         if not extra:
             return
+        self.count("other", weight(extra))
         if self._extra is None:
             self._extra, self._several = {}, set[str]()
         pending, several = self._extra, self._several
@@ -195,10 +199,12 @@ class Assembler:
             else:
                 pending[name].append(value)
 
-    def count(self, limit: Literal["text", "arguments"], characters: int) -> None:
+    def count(self, limit: Literal["text", "arguments", "other"], characters: int) -> None:
         """So much came of what no event of its own brings, but one that is whole; raises `LimitExceeded`."""
         if limit == "text":
             self._text_room -= characters
+        elif limit == "other":
+            self._other_room -= characters
         else:
             self._arguments_room -= characters
         self.check()
@@ -208,6 +214,7 @@ class Assembler:
         for limit, maximum, room in (
             ("text", self._limits.text, self._text_room),
             ("arguments", self._limits.arguments, self._arguments_room),
+            ("other", self._limits.other, self._other_room),
         ):
             if room < 0 and maximum is not None:
                 raise LimitExceeded(limit=limit, maximum=maximum, seen=maximum - room)
@@ -289,6 +296,7 @@ class Assembler:
 
     def annotate(self, key: Hashable, annotation: Annotation) -> None:
         """The text cites something."""
+        self.count("other", weight(annotation))
         part = self._part(key, TextDelta)
         part.annotations.append(annotation)
         index = len(part.annotations) - 1
@@ -344,6 +352,7 @@ class Assembler:
     def call(self, key: Hashable, start: Call) -> None:
         """A call begins: its name is known; the arguments that it has are its first piece."""
         arguments = start.arguments
+        self.count("other", weight(start) - len(arguments))
         item_id = self._taken(start.id) or self._id("fc")
         start = start.replace(id=item_id, status="in_progress", **{_argument_field(start): ""})
         self._open_item(key, start)
@@ -372,8 +381,10 @@ class Assembler:
         item = self._open[key]
         item.start = item.start.replace(**fields)
 
-    def item(self, item: OutputItem) -> None:
-        """An item that comes whole."""
+    def item(self, item: OutputItem, *, counted: bool = False) -> None:
+        """An item that comes whole; it may have been *counted* as it came."""
+        if not counted:
+            self.count("other", weight(item))
         if not isinstance(item, Untyped):
             item = item.replace(id=self._taken(item.id))
         index = len(self._items)
@@ -417,7 +428,7 @@ class Assembler:
         return item
 
     def _id(self, kind: str) -> str:
-        return f"{kind}_{len(self._items)}_{self._response.id or 'response'}"
+        return f"{kind}_{len(self._items)}_{(self._response.id or 'response')[:_LONG_ID]}"
 
     def _taken(self, item_id: str | None) -> str | None:
         """The provider's own id of an item; none where another has it already, for no two items may share one."""
