@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
@@ -54,7 +53,16 @@ class Chain:
         receivers: The ``receive`` of every plugin that has one, in order, and whether it takes the run.
     """
 
-    def __init__(self, run: Run, plan: Plan, *, is_async: bool, deliver: bool, max_emitted: int | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        *,
+        is_async: bool,
+        deliver: bool,
+        max_emitted: int | None,
+        lock: contextlib.AbstractContextManager[object],
+    ) -> None:
         self.plugins: tuple[Plugin, ...] = tuple(map(instantiate, plan.templates))
         self.attention = False
         self.cancelled = False
@@ -71,7 +79,7 @@ class Chain:
         self._routes: dict[tuple[type[Event], str], tuple[tuple[Step, Call], ...]] = {}
         self._rewriters: dict[int, Rewriter] = {}
         self._queue: deque[Event] = deque()  # one object for ever: other threads append to it
-        self._emitting = threading.RLock()  # a signal handler may emit in the middle of an emit
+        self._emitting = lock
         self._failures: list[Exception] = []  # what handlers in the background raised, to end the run with
         self._lanes: list[Lane] = []
         self._lane_of: dict[int, Lane] = {}  # by the place of its step

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from eventflow.chain import INERT, Call, Chain, Steps
@@ -121,11 +122,12 @@ class Engine:
         is_async: bool,
         deliver: bool,
         clock: Callable[[], float],
+        lock: AbstractContextManager[object],
     ) -> None:
         self.handled = 0.0
         self.measures = False
         self._clock = clock
-        self.chain = Chain(run, plan, is_async=is_async, deliver=deliver, max_emitted=limits.emitted)
+        self.chain = Chain(run, plan, is_async=is_async, deliver=deliver, max_emitted=limits.emitted, lock=lock)
         self.outcome = Outcome()
         self._limits = limits
         self._keep = keep

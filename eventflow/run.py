@@ -95,6 +95,7 @@ class Run:
             is_async=is_async,
             deliver=deliver,
             clock=clock,
+            lock=threading.RLock(),  # a signal handler may emit in the middle of an emit
         )
         self._engine.measures = timeouts is not None and timeouts.total is not None
         self.plugins: tuple[Plugin, ...] = self._engine.chain.plugins
