@@ -27,6 +27,7 @@ from eventflow.events import Event
 from eventflow.plugin import Plugin
 from eventflow.run import Run, aloop, loop
 from eventflow.sources import refusals
+from eventflow.streams import left
 from eventflow.waiting import discard
 
 if TYPE_CHECKING:
@@ -274,10 +275,15 @@ class AgentStream(_Stream):
         return cursor
 
     def close(self) -> None:
-        """Leave the conversation and close its connection. Twice is once."""
+        """Leave the conversation and close its connection; in a handler, or another thread, by `cancel`.
+
+        Twice is once.
+        """
         cursor = None if self._cursor is None else self._cursor()
         if cursor is not None:
-            cursor.close()
+            if not left(cursor):
+                self.cancel()
+                return
             self._talk.leave()  # nothing of it was ever pulled
         self._leave_unbegun()
 

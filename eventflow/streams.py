@@ -14,13 +14,22 @@ from eventflow.reading import let_go
 from eventflow.run import Left, Run, aloop, loop
 from eventflow.sources import Source
 
-__all__ = ["AsyncEventStream", "AsyncPush", "EventStream", "Push"]
+__all__ = ["AsyncEventStream", "AsyncPush", "EventStream", "Push", "left"]
 
 
 def _check_fresh(run: Run, begun: bool) -> None:
     if begun:
         state = "has ended" if run.status != "running" else "is being iterated already"
         raise UsageError(f"this stream {state}: a source can be read once; call stream() again with a new one")
+
+
+def left(cursor: Generator[Event, None, None]) -> bool:
+    """Close *cursor*; False where that cannot be: it is being driven, by another thread or by the caller's caller."""
+    try:
+        cursor.close()
+    except ValueError:  # nothing else raises one here: what handlers and hooks raise is logged where a run is left
+        return False
+    return True
 
 
 class EventStream:
@@ -46,10 +55,11 @@ class EventStream:
         return cursor
 
     def close(self) -> None:
-        """Leave the run and close its source. Twice is once."""
+        """Leave the run and close its source; from a handler, or another thread, by `Run.cancel`. Twice is once."""
         cursor = self._cursor() if self._cursor is not None else None
-        if cursor is not None:
-            cursor.close()
+        if cursor is not None and not left(cursor):
+            self.run.cancel()
+            return
         if not self.run._finished:  # nothing of it was ever pulled
             self._begun = True
             self._source.close()

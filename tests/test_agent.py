@@ -611,6 +611,16 @@ def test_stream_when_closed_before_it_began_asks_nobody() -> None:
     assert (list(cursor), other.result.outcome, client.requests) == ([], "cancelled", [])
 
 
+def test_stream_when_closed_by_a_handler_is_cancelled() -> None:
+    """A handler cannot close what calls it: the conversation ends behind it."""
+    agent = Agent(Fake(stream("Hello, world")), model="m")
+    agent.flow.on(TextDelta, lambda event: events.close())
+    with agent.stream("Hi") as events:
+        texts = [event for event in events if isinstance(event, TextDelta)]
+    assert len(texts) <= 1
+    assert events.result.outcome == "cancelled"
+
+
 def test_async_stream_when_closed_by_another_task_is_cancelled() -> None:
     """While the one that iterates it waits for the next event."""
 

@@ -9,7 +9,7 @@ import gc
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -818,6 +818,40 @@ def test_stream_when_closed_by_hand() -> None:
     assert events.run.status == "cancelled"
     with pytest.raises(UsageError):
         iter(events)
+
+
+def test_stream_when_closed_by_a_handler_is_cancelled() -> None:
+    """A handler cannot close what calls it: the run is cancelled, and the source closed behind the handler."""
+    calls: list[str] = []
+    source = Watched(map(block, AB))
+    flow = Dispatcher(Watch(calls))
+    flow.on(TextDelta, lambda event: events.close())
+    with flow.stream(source) as events:
+        assert [event.type for event in events][:1] == ["response.created"]
+    assert (source.closed, source.pulled, events.run.status) == (1, 3, "cancelled")
+    assert calls == ["start", "stop"]
+
+
+def test_stream_when_closed_by_another_thread_is_cancelled() -> None:
+    """While one thread waits for the source, another one may close the stream."""
+    waiting, going_on = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        for event in AB:
+            if event["type"] == "response.output_text.delta":
+                waiting.set()
+                assert going_on.wait(5)
+            yield block(event)
+
+    events = Dispatcher().stream(slow())
+    reader = threading.Thread(target=lambda: list(events))
+    reader.start()
+    assert waiting.wait(5)
+    events.close()
+    assert events.run.cancelled
+    going_on.set()
+    reader.join()
+    assert events.run.status == "cancelled"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
