@@ -451,8 +451,10 @@ def loop(run: Run, source: Source) -> Generator[Event, None, None]:
         return
     finally:
         run._interrupt = None
-        reader.close()
-        run._conclude()
+        try:
+            reader.close()
+        finally:
+            run._conclude()
     run._raise()
 
 

@@ -63,6 +63,7 @@ from eventflow import (
     ToolCall,
     UnknownEvent,
     on,
+    signals,
 )
 from eventflow.chain import Chain, Steps
 from eventflow.errors import (
@@ -983,6 +984,29 @@ def test_astream_when_it_cannot_begin_leaves_the_source_alone() -> None:
     with pytest.raises(ValueError, match="mine"):
         Dispatcher(Shut()).astream(Source(AB))
     assert opened == []
+
+
+@pytest.mark.parametrize("face", ["run", "arun"])
+def test_source_when_its_close_is_interrupted_concludes_the_run(face: str) -> None:
+    """Ctrl-C while the source of a run is let go of goes through, and the run is over for those who watch."""
+
+    class Stuck(Watched):
+        def close(self) -> None:
+            raise KeyboardInterrupt
+
+    class AsyncStuck(AsyncWatched):
+        async def aclose(self) -> None:
+            raise KeyboardInterrupt
+
+    flow, finished = Dispatcher(), list[str]()
+    flow.on(TextDelta, lambda event: 1 / 0)
+
+    def watch(sender: Dispatcher, *, run: Run) -> None:
+        finished.append(run.status)
+
+    with signals.run_finished.connected_to(watch, flow), pytest.raises(KeyboardInterrupt):
+        _ = flow.run(Stuck(AB)) if face == "run" else asyncio.run(flow.arun(AsyncStuck(AB)))
+    assert finished == ["failed"]
 
 
 def test_source_when_its_close_fails() -> None:
