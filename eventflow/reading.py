@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from math import inf
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from eventflow.engine import ANEW, END, Engine
@@ -210,6 +212,8 @@ class Interruptible(Protocol):
 class Watchdog:
     """Interrupts a source that takes too long, from a thread of its own. One for all waits of a run.
 
+    The thread holds it weakly: one that an exception from a signal handler keeps from being stopped goes home too.
+
     A wait costs a few attribute writes: the thread sleeps until the deadline that it knows of, and then looks whether
     there is a later one. Only a deadline that comes before it `looks` must `wake` it. So a deadline stays when its wait
     is over: a thread that found none would have to be woken by the next.
@@ -225,30 +229,43 @@ class Watchdog:
         self._clock = clock
         self.deadline, self.waiting, self.looks = inf, True, -inf
         self._stopped = False
-        self._wake = threading.Event()
-        threading.Thread(target=self._guard, name="eventflow-watchdog", daemon=True).start()
+        self._wake = wake = SimpleQueue[None]()  # not an Event: that is held where a finalizer may interrupt
+        dog = weakref.ref(self, lambda _: wake.put(None))
+        threading.Thread(target=_guard, args=(dog, wake), name="eventflow-watchdog", daemon=True).start()
 
     def wake(self) -> None:
         """Look at the deadline now."""
         self.looks = -inf
-        self._wake.set()
+        self._wake.put(None)
 
     def stop(self) -> None:
         """There are no more waits."""
         self._stopped = True
-        self._wake.set()
+        self._wake.put(None)
 
-    def _guard(self) -> None:
-        while not self._stopped:
-            self.looks = inf  # before the deadline is read: one that is set meanwhile wakes the thread
-            waiting, deadline, now = self.waiting, self.deadline, self._clock()  # so ordered: they are of one wait
-            if deadline <= now:
-                if waiting and self._source.interrupt is not None:
-                    self._source.interrupt()
-                deadline = now + (_AGAIN if waiting else _LONGEST)
-            self.looks = deadline
-            self._wake.wait(min(deadline - now, _LONGEST))
-            self._wake.clear()
+    def look(self) -> float | None:
+        """Interrupt the wait under way if it is overdue; returns the seconds until the next look, None at the end."""
+        if self._stopped:
+            return None
+        self.looks = inf  # before the deadline is read: one that is set meanwhile wakes the thread
+        waiting, deadline, now = self.waiting, self.deadline, self._clock()  # so ordered: they are of one wait
+        if deadline <= now:
+            if waiting and self._source.interrupt is not None:
+                self._source.interrupt()
+            deadline = now + (_AGAIN if waiting else _LONGEST)
+        self.looks = deadline
+        return min(deadline - now, _LONGEST)
+
+
+def _guard(dog: Callable[[], Watchdog | None], wake: SimpleQueue[None]) -> None:
+    """The thread of a watchdog, which it keeps only while it looks."""
+    while (seconds := _look(dog())) is not None:
+        with contextlib.suppress(Empty):
+            wake.get(timeout=seconds)
+
+
+def _look(dog: Watchdog | None) -> float | None:
+    return None if dog is None else dog.look()
 
 
 class AsyncReader(_Reading):

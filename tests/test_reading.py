@@ -797,6 +797,14 @@ def test_watchdog_when_the_run_fails_goes_home() -> None:
     assert no_dogs()
 
 
+def test_watchdog_when_it_is_dropped_goes_home() -> None:
+    """An exception from a signal handler may come before there is anybody who would stop it."""
+    dog = Watchdog(Source(), time.monotonic)
+    assert len(dogs()) == 1
+    del dog
+    assert no_dogs()
+
+
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("timeouts", [Timeouts(), None])
 def test_watchdog_when_nobody_needs_it_is_not_there(blocking: bool, timeouts: Timeouts | None) -> None:
