@@ -73,7 +73,7 @@ class Timers:
         """*waited* and *spent*: seconds that have gone into this stream before its run began, as of `anew`."""
         self._timeouts = timeouts
         self._total_left = inf if timeouts.total is None else timeouts.total
-        self._events = 0
+        self._events: int = 0
         self._handled = 0.0
         self.deadline = inf
         self.anew(0, waited, spent)

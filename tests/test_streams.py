@@ -114,19 +114,21 @@ def test_stream_when_the_source_is_async() -> None:
 
 
 def test_push_when_entered_twice_or_fed_outside() -> None:
-    """A run that was left takes nothing more, and says nothing."""
+    """A run that was left takes nothing more, and says so."""
     heard: list[Event] = []
     flow = Dispatcher()
     flow.on("*", heard.append)
     with flow.open() as run:
         run.feed(body(AB))
-    run.feed(body(AB))
+    with pytest.raises(UsageError, match="its block was left"):
+        run.feed(body(AB))
     assert len(heard) == len(AB)
 
     async def main() -> Run:
         async with flow.aopen() as other:
             await other.afeed(body(AB))
-        await other.afeed(body(AB))
+        with pytest.raises(UsageError, match="its block was left"):
+            await other.afeed(body(AB))
         return other
 
     assert asyncio.run(main()).events == len(AB)
