@@ -448,7 +448,7 @@ def test_pieces_when_they_are_too_many(limit: str, first: JSON, piece: JSON, sna
     flow = Dispatcher(limits=Limits(**{limit: 9}), snapshot=snapshot)
     flow.on("*", lambda event: heard.append(getattr(event, "delta", "")))
     body = "".join(f"data: {json.dumps(each)}\n\n" for each in [first] + [piece] * 9).encode()
-    run = flow.run(body, check=False)
+    run = flow.run(body, wire="chat", check=False)
     assert isinstance(run.error, LimitExceeded)
     assert (run.error.limit, run.error.maximum, run.error.seen) == (limit, 9, 10)
     assert "".join(heard) == "abcdcdcdcd"
