@@ -559,7 +559,12 @@ class Engine:
         if isinstance(item, Event):
             self._raw = None
             delta = getattr(item, "delta", None)
-            self._measure(len(delta) if isinstance(delta, str) else len(item.to_json()))
+            try:
+                size = len(delta if isinstance(delta, str) else item.to_json())
+            except Exception as error:  # an event class of somebody's, with anything in its fields
+                self._unreadable("an event that is no JSON", error)
+                return
+            self._measure(size)
             if isinstance(item, ToolCall) and item in self._tool_calls:
                 return  # a source of recorded events brings the calls that its items mean anyway
             yield from self._receive(item)
@@ -568,19 +573,26 @@ class Engine:
         elif isinstance(item, Mapping):
             try:
                 text = encode_json(dict(cast("Mapping[str, Any]", item))).decode()
-            except (TypeError, ValueError, RecursionError) as error:
-                failure = DecodeError(f"the source yielded a mapping that is no JSON object ({error})")
-                failure.__cause__ = error
-                self.outcome.fail(failure)
+            except Exception as error:  # a mapping of somebody's own may raise anything
+                self._unreadable("a mapping that is no JSON object", error)
             else:
                 yield from self._bounded(Frame(data=text))
         elif callable(getattr(item, "model_dump", None)):  # a pydantic object of an SDK
-            sent = wire_object(item)
+            try:
+                sent = wire_object(item)
+            except Exception as error:
+                self._unreadable(f"{type(item).__name__}, whose model_dump() failed", error)
+                return
             if sent is not None:
                 yield from self._item(sent)
         else:
             hint = "; give the bytes as they come: the response itself, not its lines" if isinstance(item, str) else ""
             raise UsageError(f"a source yields bytes, frames, mappings or events, not {type(item).__name__}{hint}")
+
+    def _unreadable(self, what: str, error: Exception) -> None:
+        failure = DecodeError(f"the source yielded {what} ({type(error).__name__}: {error})")
+        failure.__cause__ = error
+        self.outcome.fail(failure)
 
     def _bounded(self, frame: Frame) -> Steps:
         """A frame that the decoder has not measured."""

@@ -33,13 +33,19 @@ _ADDED = frozenset(  # by the helpers ``chat.completions.stream`` (openai 3.54) 
 
 
 def wire_object(item: Any) -> Mapping[str, Any] | None:
-    """What a pydantic object of an SDK was on the wire; None for an event that a helper made of others."""
+    """What a pydantic object of an SDK was on the wire; None for an event that a helper made of others.
+
+    Raises what its ``model_dump`` raises.
+    """
     kind = getattr(item, "type", None)
     if kind in _ADDED:
         return None
     if kind == "chunk" and hasattr(getattr(item, "chunk", None), "model_dump"):  # a helper's, around what came
         item = item.chunk
-    return cast("Mapping[str, Any]", item.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False))
+    sent = item.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    if not isinstance(sent, Mapping):
+        raise TypeError(f"model_dump() gave {type(sent).__name__}, not a mapping")
+    return cast("Mapping[str, Any]", sent)
 
 
 def error_event_in(error: Exception) -> StreamError | None:

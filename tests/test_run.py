@@ -9,7 +9,7 @@ import gc
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -1569,6 +1569,61 @@ def test_json_depth_when_in_a_source_of_mappings_that_are_no_json() -> None:
     loop["self"] = loop
     with pytest.raises(DecodeError, match="no JSON object"):
         Dispatcher().run([created(), loop])
+
+
+class Odd(Event, tag="tests.odd"):
+    """An event with anything in it."""
+
+    what: Any
+
+
+class Raising(Mapping[str, Any]):
+    """A mapping that breaks when it is read."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("mine")
+
+    def __len__(self) -> int:
+        return 1
+
+
+class Dumped:
+    """Looks like an SDK's object."""
+
+    def __init__(self, given: object) -> None:
+        self.given = given
+
+    def model_dump(self, **options: Any) -> object:
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (Odd(ENDLESS), "an event that is no JSON"),
+        (Raising(), r"a mapping that is no JSON object \(RuntimeError: mine\)"),
+        (Dumped(ValueError("mine")), r"Dumped, whose model_dump\(\) failed \(ValueError: mine\)"),
+        (Dumped(Dumped(None)), r"model_dump\(\) gave Dumped, not a mapping"),
+    ],
+    ids=["event", "mapping", "object", "object of objects"],
+)
+def test_decode_error_when_an_item_cannot_be_read(item: Any, message: str) -> None:
+    """What an item raises while it is read is told as its fault, and what came before is kept."""
+    run = Dispatcher().run([*AB[:4], item, *AB[4:]], check=False)
+    assert (run.status, run.events, type(run.error)) == ("failed", 4, DecodeError)
+    assert run.error is not None
+    assert run.error.__cause__ is not None
+    with pytest.raises(DecodeError, match=message):
+        Dispatcher().run([*AB[:4], item])
 
 
 def test_plugin_handlers_when_the_stream_fails_still_finish() -> None:
