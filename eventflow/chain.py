@@ -83,7 +83,7 @@ class Chain:
         self._failures: list[Exception] = []  # what handlers in the background raised, to end the run with
         self._lanes: list[Lane] = []
         self._lane_of: dict[int, Lane] = {}  # by the place of its step
-        self._waits = True  # whether a pause can be made: somebody drives the run
+        self._waits = True  # whether anything can be waited for: somebody drives the run, as far as is known
 
     # --- from any thread ---------------------------------------------------------------------------------------------
 
@@ -233,6 +233,10 @@ class Chain:
         if not self._is_async:
             discard(awaitable)
             raise UsageError(f"{name} gave an awaitable; use arun(), astream() or aopen()")
+        if not self._waits:
+            discard(awaitable)
+            _log.warning("%s was not awaited in %s: the run was dropped", name, self._where())
+            return None
         return (yield awaitable)
 
     # --- beside the run ----------------------------------------------------------------------------------------------
@@ -425,9 +429,9 @@ class Chain:
         for name, steps in endings:
             try:
                 yield from steps
-            except GeneratorExit:
-                raise
             except BaseException as error:
+                if isinstance(error, GeneratorExit):
+                    self._waits = False
                 if left is None or (isinstance(left, Exception) and not isinstance(error, Exception)):
                     left, error = error, left
                 if error is not None:

@@ -131,7 +131,6 @@ class Engine:
         self.outcome = Outcome()
         self._limits = limits
         self._keep = keep
-        self._is_async = is_async
         self._deliver = deliver
         self._named = wire
         self._wire: Wire | None = None
@@ -232,9 +231,7 @@ class Engine:
             if not self.chain.cancelled:
                 yield CLOSE
                 yield from self.chain.finish()
-        except GeneratorExit as error:  # a run that is pushed was dropped
-            if self._is_async:
-                raise  # nothing can be awaited any more
+        except GeneratorExit as error:  # a run that is pushed was dropped, or a handler raised it
             left = error
             self.outcome.left(error)
         except BaseException as error:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from hypothesis import given
@@ -984,6 +985,60 @@ def test_astream_when_it_cannot_begin_leaves_the_source_alone() -> None:
     with pytest.raises(ValueError, match="mine"):
         Dispatcher(Shut()).astream(Source(AB))
     assert opened == []
+
+
+class Leaving(Plugin):
+    """Raises what Python throws into a generator that nobody wants any more."""
+
+    where: str
+
+    @on(TextDelta)
+    def hear(self, event: TextDelta) -> None:
+        if self.where == "handler":
+            raise GeneratorExit
+
+    def finish(self, run: Run) -> None:
+        if self.where == "finish":
+            raise GeneratorExit
+
+    def stop(self, run: Run) -> None:
+        if self.where == "stop":
+            raise GeneratorExit
+
+
+class Waits(Plugin):
+    """Has a hook that must be awaited."""
+
+    async def stop(self, run: Run) -> None:
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("face", ["run", "arun"])
+@pytest.mark.parametrize("where", ["handler", "finish", "stop"])
+def test_stop_when_a_handler_raises_generator_exit_is_called(
+    face: str, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes through like Ctrl-C, and every plugin is stopped; what would have to be awaited is told of."""
+    calls: list[str] = []
+    flow = Dispatcher(Watch(calls), *[Waits()] * (face == "arun"), Leaving(where))
+    with pytest.raises(GeneratorExit):
+        _ = flow.run(AB) if face == "run" else asyncio.run(flow.arun(AB))
+    assert calls[-1] == "stop"
+    assert ("Waits.stop was not awaited" in caplog.text) == (face == "arun")
+
+
+def test_stop_when_an_async_run_is_dropped_is_called() -> None:
+    """A run that is pushed and forgotten has its plugins stopped, as far as nothing must be awaited."""
+    calls: list[str] = []
+
+    async def main() -> None:
+        push = Dispatcher(Watch(calls), Waits()).aopen()
+        await (await push.__aenter__()).afeed(block(AB[0]))
+        del push
+        gc.collect()
+        assert calls[-1] == "stop"
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("face", ["run", "arun"])
