@@ -75,7 +75,7 @@ class Work:
 
 @attrs.frozen
 class Read:
-    """What has come is read: that counts like waiting, as long as no event is found in it."""
+    """What has come is read: that counts like waiting, once a wait follows, as long as no event is found in it."""
 
     seconds: float
 
@@ -107,16 +107,22 @@ def room(timeouts: Timeouts, waited: float, steps: list[Step]) -> dict[str, floa
     """What each timer still allows after *steps*, by adding up what they were."""
     spent = [0.0 if isinstance(step, Work) else step.seconds for step in steps]
     name, since, before = "first_event", waited, "nothing"  # what was done last, besides reading and working
+    last = -1  # its place
     for place, step in enumerate(steps):
         if isinstance(step, Anew):
             name, since, before = "first_event", step.waited, "nothing"
-        elif isinstance(step, Wait) and step.events:
-            name, since, before = "idle", 0.0, "event"
-        elif isinstance(step, Wait):
-            since, before = since + spent[place], "noise"
+            spent[last + 1 : place] = [0.0] * (place - last - 1)  # read at the end of the body before
         elif isinstance(step, Read):
             since += step.seconds if before == "noise" else 0.0
             spent[place] = 0.0 if before == "nothing" else step.seconds
+            continue
+        elif isinstance(step, Work):
+            continue
+        elif step.events:
+            name, since, before = "idle", 0.0, "event"
+        else:
+            since, before = since + spent[place], "noise"
+        last = place
     allowed = getattr(timeouts, name)
     return {
         name: inf if allowed is None else allowed - since,

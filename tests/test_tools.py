@@ -792,10 +792,9 @@ def test_timeout_when_another_tool_blocks_the_loop(ask: bool) -> None:
     async def approve(pending: PendingCall) -> bool:
         return True
 
-    flow = Dispatcher(Tools([blocks, waits], timeout=SOON, approve=approve if ask else None))
-    flow.on(ToolOutput, lambda event: event.name == "waits" and go.set())
-    with flow:
+    with Dispatcher(Tools([blocks, waits], timeout=SOON, approve=approve if ask else None)) as flow:
         run = flow.run(turn(asked("blocks"), asked("waits", number=2)))
+        go.set()
     assert [output.output for output in run[Tools].outputs] == [
         f"the call took longer than {SOON:g} s",
         f"the call did not begin within {SOON:g} s",

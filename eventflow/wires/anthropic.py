@@ -258,11 +258,12 @@ class AnthropicWire(TranslatingWire):
         if index not in self._blocks and kind in ("text_delta", "thinking_delta"):  # its block was never opened
             self._open_block(index, {"type": kind.removesuffix("_delta")})
         block = self._blocks.get(index)
-        if block is None or (block.get("type") in _ASSEMBLED and block["type"] not in _PLACES.get(kind, ())):
+        held = as_text(as_mapping(block).get("type"))
+        if block is None or (held in _ASSEMBLED and held not in _PLACES.get(kind, ())):
             self._assembler.keep({"delta": delta})  # of nothing that it may belong to
             return
         key = self._keys[index]
-        if block.get("type") not in _ASSEMBLED:  # it is passed on as it is: its fields become whole
+        if held not in _ASSEMBLED:  # it is passed on as it is: its fields become whole
             for name, value in delta.items():
                 if name != "type" and value is not None:
                     self._grow(block, name, value)
@@ -303,7 +304,7 @@ class AnthropicWire(TranslatingWire):
             return
         grown, key = self._blocks.pop(index), self._keys.pop(index)
         block = {name: str(value) if isinstance(value, Pieces) else value for name, value in grown.items()}
-        kind, call = block.get("type"), as_text(block.get("tool_use_id"))
+        kind, call = as_text(block.get("type")), as_text(block.get("tool_use_id"))
         if kind == "text":
             self._speaking.discard(key)
             self._assembler.end_part(key)
