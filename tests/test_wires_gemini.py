@@ -356,17 +356,42 @@ def test_call_when_its_pieces_are_too_many(pieces: list[JSON]) -> None:
     ],
 )
 def test_call_when_something_else_comes_before_its_end(then: JSON) -> None:
-    """It is complete with what came of it."""
+    """What came of it is told, but it is not whole: it said that it would go on."""
     told = gemini(chunk(call(willContinue=True)), chunk(piece("$.a", numberValue=1)), then, STOP)
     assert said(told.response)[0] == ("look", '{"a":1}', "call_1")
+    assert told.response.output[0].status == "incomplete"
+    assert told.response.status == "completed"
 
 
-@pytest.mark.parametrize(("reason", "status"), [("STOP", "completed"), ("MAX_TOKENS", "incomplete")])
-def test_call_when_the_answer_ends_before_it(reason: str, status: str) -> None:
-    """What has come is told, but is no call to be run where the answer was cut."""
-    last = {"candidates": [{"finishReason": reason}]}
-    told = gemini(chunk(call(willContinue=True)), chunk(piece("$.a", stringValue="Par")), last)
-    assert [(item.arguments, item.status) for item in told.response.tool_calls] == [('{"a":"Par"}', status)]
+@pytest.mark.parametrize("last", [*({"candidates": [{"finishReason": why}]} for why in ("STOP", "MAX_TOKENS")), None])
+def test_call_when_the_answer_ends_before_it(last: JSON | None) -> None:
+    """What has come is told, but is no call to be run, whatever the answer ends with."""
+    told = gemini(chunk(call(willContinue=True)), chunk(piece("$.a", stringValue="Par")), *([last] if last else []))
+    done = told.of(OutputItemDone)[-1].item
+    assert (done.arguments, done.status) == ('{"a":"Par"}', "incomplete")
+
+
+@pytest.mark.parametrize("args", [["Paris"], "Paris", 5])
+def test_call_when_its_arguments_are_no_object(args: Any) -> None:
+    """They are told as they came, and who runs the call will say what is wrong with them; no path leads into them."""
+    told = gemini(
+        chunk(call(args=args, willContinue=True)), chunk(piece("$.a", numberValue=1)), chunk(call(None)), STOP
+    )
+    assert json.loads(said(told.response)[0][1]) == args
+
+
+def test_part_when_something_of_it_is_null() -> None:
+    """That is as good as not there."""
+    nulls = dict.fromkeys(("text", "functionCall", "executableCode", "codeExecutionResult", "inlineData", "thought"))
+    told = gemini(chunk(nulls), chunk({**nulls, "text": "a"}), chunk({**nulls, "vendor": 1}), STOP)
+    assert said(told.response) == ["a", "vendor"]
+    assert told.response.output[1] == Untyped({"type": "vendor", "vendor": 1})
+
+
+def test_text_when_it_is_none() -> None:
+    """Anything else would be lost unseen."""
+    with pytest.raises(DecodeError, match=r"parts\[\].text is dict, not text"):
+        gemini(chunk({"text": {"a": 1}}))
 
 
 def test_call_when_more_comes_of_none() -> None:
@@ -454,9 +479,9 @@ def test_error_when_it_comes_in_the_stream() -> None:
 
 
 def test_error_when_something_is_open() -> None:
-    """A call that goes on is incomplete."""
+    """A call that goes on is incomplete, with what came of it."""
     told = gemini(chunk(call(willContinue=True)), chunk(piece("$.a", numberValue=1)), FAULT)
-    assert [item.status for item in told.response.output] == ["incomplete"]
+    assert [(item.arguments, item.status) for item in told.response.tool_calls] == [('{"a":1}', "incomplete")]
 
 
 @pytest.mark.parametrize(("data", "message"), [("out of memory", "out of memory"), ("[1]", "[1]"), ("null", "")])

@@ -2,8 +2,9 @@
 
 Facts: Google's reference of the API, and recorded streams (November 2026). A chunk has candidates, these have parts;
 text, thoughts and calls are items of their own, one sequence of them for each candidate. A call's arguments come whole,
-or in pieces by JSON path; then they are put together, and told when the call is complete. Usage, grounding and whatever
-else has no place in the vocabulary is in ``extra``.
+or in pieces by JSON path; then they are put together, and told when the call is complete. One that says of itself that
+it goes on, and does not, is incomplete. Usage, grounding and whatever else has no place in the vocabulary is in
+``extra``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgspec
 from eventflow.errors import LimitExceeded
 from eventflow.events import (
     CodeInterpreterCall,
+    Event,
     FunctionCall,
     ImageGenerationCall,
     InputTokensDetails,
@@ -34,7 +36,7 @@ from eventflow.limits import Limits
 from eventflow.pieces import Pieces
 from eventflow.plain import as_list, as_mapping, as_number, as_text
 from eventflow.sse import Frame
-from eventflow.wires.translation import TranslatingWire
+from eventflow.wires.translation import TranslatingWire, spoken
 
 __all__ = ["GeminiWire"]
 
@@ -82,6 +84,12 @@ class GeminiWire(TranslatingWire):
         """Whether the end of the body would be the end of the answer: of every candidate of it."""
         return bool(self._finishes) and self._heard <= self._finishes.keys()
 
+    def close(self) -> list[Event]:
+        """The body has ended: that is the end of the answer if a reason for it was given."""
+        if not self.finished:
+            self._end_calls()
+        return super().close()
+
     @staticmethod
     def fits(frame: Frame) -> bool:
         """Whether the frame's data has candidates, or what stands in for them."""
@@ -94,6 +102,7 @@ class GeminiWire(TranslatingWire):
     def _hear(self, chunk: dict[str, Any], name: str) -> None:
         assembler = self._assembler
         if name == "error" or chunk.get("error"):
+            self._end_calls()
             self._fail(_error_of(chunk))
             return
         if not assembler.begun:
@@ -112,8 +121,7 @@ class GeminiWire(TranslatingWire):
     def _end(self) -> None:
         bad = next((reason for reason in self._finishes.values() if reason not in _GOOD), None)
         reason = None if bad is None else _REASONS.get(bad, "content_filter")
-        for index in list(self._speaking):
-            self._end_call(index, "incomplete" if reason else "completed")
+        self._end_calls()
         for index in list(self._code):
             self._end_code(index, None)
         self._assembler.keep({"usage": self._usage} if self._usage else {})
@@ -149,17 +157,18 @@ class GeminiWire(TranslatingWire):
             self._keep({"finishReason": finish})
 
     def _part(self, index: int, part: dict[str, Any]) -> None:
-        if "codeExecutionResult" in part:
+        if part.get("codeExecutionResult") is not None:
             self._end_item(index)
             self._end_code(index, as_mapping(part["codeExecutionResult"]))
             return
         if index in self._code:  # no result came
             self._end_code(index, None)
-        if "functionCall" in part:
+        if part.get("functionCall") is not None:
             self._call(index, part)
             return
         text, signature = part.get("text"), as_text(part.get("thoughtSignature"))
-        if isinstance(text, str):
+        if text is not None:
+            text = spoken(text, "candidates[].content.parts[].text")
             cls = ReasoningTextDelta if part.get("thought") else TextDelta
             if signature and cls is TextDelta:
                 self._seal(index, signature)
@@ -167,7 +176,7 @@ class GeminiWire(TranslatingWire):
                 self._assembler.piece(self._key(index, cls.family), cls, text)
             if signature and cls is ReasoningTextDelta:
                 self._assembler.seal(self._key(index, cls.family), signature)
-        elif "executableCode" in part:
+        elif part.get("executableCode") is not None:
             self._end_item(index)
             if signature:
                 self._seal(index, signature)
@@ -179,7 +188,7 @@ class GeminiWire(TranslatingWire):
             image = part["inlineData"]
             self._assembler.keep({"mimeType": image["mimeType"]})
             self._assembler.item(ImageGenerationCall(status="completed", result=as_text(image.get("data")) or None))
-        elif part:
+        elif part := {name: value for name, value in part.items() if value is not None}:
             self._end_item(index)
             kind = next((name for name in part if name not in ("thought", "thoughtSignature")), "thoughtSignature")
             self._assembler.item(Untyped({"type": kind, **part}))
@@ -233,14 +242,20 @@ class GeminiWire(TranslatingWire):
             self._assembler.keep({"functionCall": call} if call else {})
             return
         arguments = self._arguments[index]
-        if isinstance(call.get("args"), dict):
+        if call.get("args") is not None:
             arguments.data = call["args"]
         for piece in as_list(call.get("partialArgs")):
             self._assembler.count("arguments", arguments.put(as_mapping(piece)))
         if not call.get("willContinue"):
+            self._end_call(index, "completed")
+
+    def _end_calls(self) -> None:
+        """Nothing more comes of the calls under way: what has come is told, and that they are not whole."""
+        for index in list(self._arguments):
             self._end_call(index)
 
-    def _end_call(self, index: int, status: str = "completed") -> None:
+    def _end_call(self, index: int, status: str = "incomplete") -> None:
+        """The call under way is over, where there is one; it is whole if it said so itself."""
         if index in self._arguments:
             arguments = self._arguments.pop(index)
             key = self._speaking.pop(index)
@@ -256,7 +271,7 @@ class _Arguments:
     """
 
     def __init__(self, max_depth: int | None) -> None:
-        self.data: dict[str, Any] = {}
+        self.data: Any = {}
         self._max_steps = max_depth or _MAX_STEPS
         self._texts: list[tuple[Any, Any]] = []  # that came in several pieces: in what they are, and where there
 
@@ -273,10 +288,11 @@ class _Arguments:
         if len(path) > self._max_steps:
             raise LimitExceeded(limit="json_depth", maximum=self._max_steps, seen=len(path))
         steps: list[Any] = [*(name or quoted or int(number) for name, number, quoted in path), None]
-        size, at = len(value) if isinstance(value, str) else 1, cast("Any", self.data)
+        size, at = len(value) if isinstance(value, str) else 1, self.data
         for step, after in pairwise(steps):
             by_number = isinstance(step, int)
-            if by_number != isinstance(at, list) or (by_number and step > len(at)):
+            fits = isinstance(at, list) and step <= len(at) if by_number else isinstance(at, dict)
+            if not fits:
                 break
             before: Any = (at[step] if step < len(at) else None) if by_number else at.get(step)
             if after is not None:
