@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import attrs
 
 from eventflow.testing import Peer, stream
 
-__all__ = ["APIS", "TEXT", "Answer", "Api", "Ending", "Talk", "block", "chunked", "talk"]
+__all__ = [
+    "APIS",
+    "TEXT",
+    "Answer",
+    "Api",
+    "Ending",
+    "Talk",
+    "Way",
+    "block",
+    "candidate",
+    "chunked",
+    "is_brief",
+    "talk",
+]
 
-Api = Literal["responses", "chat", "anthropic"]
+Api = Literal["responses", "chat", "anthropic", "gemini"]
 Ending = Literal["end", "cut", "reset", "hang"]
+Way = Literal["sync", "async"]
 
-APIS: tuple[Api, ...] = ("responses", "chat", "anthropic")
+APIS: tuple[Api, ...] = ("responses", "chat", "anthropic", "gemini")
 TEXT = ("It ", "is ", "sunny.")
 TOOL = ("get_weather", {"city": "Paris"})
+
+
+def is_brief(number: int, api: Api, way: Way) -> bool:
+    """Whether the tests play it: the last API in one way, which is the other one with the next number."""
+    return api != APIS[-1] or way == ("sync", "async")[number % 2]
 
 
 def block(data: Any, name: str | None = None) -> bytes:
@@ -27,6 +46,11 @@ def block(data: Any, name: str | None = None) -> bytes:
         name = data.get("type") if name is None and isinstance(data, Mapping) else name
         data = json.dumps(data).encode()
     return (f"event: {name}\n".encode() if name else b"") + b"data: " + data + b"\n\n"
+
+
+def candidate(*parts: Any, **more: Any) -> dict[str, Any]:
+    """A chunk of Gemini's with these parts."""
+    return {"candidates": [{"content": {"parts": [*parts], "role": "model"}, "index": 0, **more}]}
 
 
 @attrs.frozen
@@ -54,12 +78,12 @@ class Talk:
     @property
     def to_tool(self) -> tuple[bytes, ...]:
         """Up to the middle of the call's arguments."""
-        return self.blocks[: self._after(b'"city"')]
+        return self.blocks[: self._after(b"$.city" if self.api == "gemini" else b'"city"')]
 
     @property
     def to_end(self) -> tuple[bytes, ...]:
         """Everything but what says that it is over."""
-        return self.blocks[: -{"responses": 1, "chat": 3, "anthropic": 2}[self.api]]
+        return self.blocks[: -{"responses": 1, "chat": 3, "anthropic": 2, "gemini": 1}[self.api]]
 
     def having(self, old: bytes, new: bytes) -> tuple[bytes, ...]:
         """It, with other bytes wherever *old* stands."""
@@ -81,11 +105,39 @@ class Talk:
             case "anthropic":
                 delta = {"type": "text_delta", "text": text}
                 return block({"type": "content_block_delta", "index": 0, "delta": delta})
+            case "gemini":
+                return block(candidate({"text": text}))
 
 
 def talk(api: Api, **options: Any) -> Talk:
     """The answer of *api*; *options* are those of `eventflow.testing.stream`."""
-    return Talk(api, stream(**{"text": TEXT, "tools": [TOOL], "wire": api, **options}).blocks)
+    blocks = stream(**{"text": TEXT, "tools": [TOOL], "wire": api, **options}).blocks
+    if api == "gemini":
+        chunks = [chunk for each in blocks for chunk in _split(json.loads(each.removeprefix(b"data: ")))]
+        blocks = tuple(block(chunk).replace(b"\n", b"\r\n") for chunk in chunks)
+    return Talk(api, blocks)
+
+
+def _split(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A chunk of Gemini's; the arguments of a call in two pieces, and the reason of the end by itself, as others send.
+
+    Its servers do so where they are asked to, and else send both at once.
+    """
+    ((said,), used) = chunk.pop("candidates"), chunk.pop("usageMetadata", None)
+    (part,) = said["content"]["parts"]
+    call = part.get("functionCall")
+    city = call["args"].get("city") if call else None
+    if isinstance(city, str):
+        named = {"id": call["id"], "name": call["name"]}
+        pieces = [{"jsonPath": "$.city", "stringValue": each} for each in (city[:2], city[2:])]
+        calls = [named, *({"partialArgs": [piece]} for piece in pieces)]
+        parts = [*({"functionCall": {**each, "willContinue": True}} for each in calls), {"functionCall": {}}]
+    else:
+        parts = [part]
+    for each in parts:
+        yield {**candidate(each), **chunk}
+    if "finishReason" in said:
+        yield {**candidate(finishReason=said["finishReason"]), **chunk, "usageMetadata": used}
 
 
 def chunked(data: bytes) -> bytes:

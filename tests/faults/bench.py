@@ -13,8 +13,8 @@ from unittest import mock
 
 import attrs
 import httpx
-from answers import Api
-from catalogue import Expected, Fault
+from answers import Api, Way, is_brief
+from catalogue import FAULTS, Expected, Fault
 
 from eventflow import AsyncClient, Client, Dispatcher, Event, EventflowError, Run, TextDelta
 from eventflow.testing import Peer, Request, Script, Server
@@ -23,7 +23,6 @@ from eventflow_plugins import Tools
 __all__ = ["Bench", "Case", "Seen", "cases_of", "mistakes", "serving"]
 
 Face = Literal["client", "plain"]
-Way = Literal["sync", "async"]
 
 GRACE = 1.0  # seconds later than it should be that anything may come
 PATIENCE = 5.0  # seconds after which the server gives up
@@ -74,14 +73,19 @@ class Seen:
         return "".join(event.delta for event in self.heard if isinstance(event, TextDelta))
 
 
-def cases_of(fault: Fault) -> list[Case]:
-    """Every API through our client, sync and async; the Responses API, or the only one, as a plain response too."""
+def cases_of(fault: Fault, *, brief: bool = False) -> list[Case]:
+    """Every API through our client, sync and async; the Responses API, or the only one, as a plain response too.
+
+    In brief, what `is_brief` says.
+    """
     apis = fault.apis
     faces: list[tuple[Api, Face]] = [(api, "client") for api in apis]
     if fault.plain:
         faces.append((apis[0], "plain"))
     ways: tuple[Way, ...] = ("sync", "async")
-    return [Case(fault, api, face, way) for api, face in faces for way in ways]
+    cases = [Case(fault, api, face, way) for api, face in faces for way in ways]
+    number = list(FAULTS).index(fault.name)
+    return [case for case in cases if not brief or is_brief(number, case.api, case.way)]
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
@@ -124,9 +128,9 @@ class Bench:
 
     # --- those who ask -----------------------------------------------------------------------------------------------
 
-    def mistakes(self, fault: Fault) -> list[str]:
+    def mistakes(self, fault: Fault, *, brief: bool = False) -> list[str]:
         """Play a fault to all who can meet it, at once, and say what is not as it must be."""
-        return [each for case, seen in self._pairs(cases_of(fault)) for each in mistakes(case, seen)]
+        return [each for case, seen in self._pairs(cases_of(fault, brief=brief)) for each in mistakes(case, seen)]
 
     def _pairs(self, cases: list[Case]) -> list[tuple[Case, Seen]]:
         """Play them; once more, and by itself, what came too late, for the machine may have been busy."""

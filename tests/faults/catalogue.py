@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import gzip
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
-from answers import APIS, TEXT, Answer, Api, Talk, block, chunked, talk
+from answers import APIS, TEXT, Answer, Api, Talk, block, candidate, chunked, talk
 
 from eventflow import Limits, Timeouts
 from eventflow.errors import (
@@ -32,6 +32,7 @@ from eventflow.testing import cut
 
 __all__ = ["FAULTS", "TIMER", "Expected", "Fault"]
 
+MARKED: tuple[Api, ...] = ("responses", "chat", "anthropic")  # APIs with an event that ends an answer
 TIMER = 0.15  # seconds that the bench's timers wait
 WHOLE = "".join(TEXT)
 HEARD = "".join(TEXT[:2])  # before the faults in the middle
@@ -194,11 +195,13 @@ def broken(piece: Any, *, ending: Any = "hang") -> Made:
     return lambda said: Answer([*said.before, data_of(piece)], ending=ending)
 
 
-def by_api(responses: Any = None, chat: Any = None, anthropic: Any = None, *, ending: Any = "end") -> Made:
+def by_api(
+    responses: Any = None, chat: Any = None, anthropic: Any = None, gemini: Any = None, *, ending: Any = "end"
+) -> Made:
     """`inserted`, with a piece for each API."""
 
     def answer(said: Talk) -> Answer | None:
-        piece = {"responses": responses, "chat": chat, "anthropic": anthropic}[said.api]
+        piece = {"responses": responses, "chat": chat, "anthropic": anthropic, "gemini": gemini}[said.api]
         return None if piece is None else inserted(piece, ending=ending)(said)
 
     return answer
@@ -220,6 +223,13 @@ def page(status: int, body: bytes = b"", ending: Any = "end", **headers: str) ->
     named: dict[str, str | None] = {"content-type": "application/json", "transfer-encoding": None}
     named |= {"content-length": str(len(body)), **{key.replace("_", "-"): value for key, value in headers.items()}}
     return lambda said: Answer(status=status, headers=named, ending=ending, then=lambda peer: peer.send(body))
+
+
+def array(blocks: Sequence[bytes], end: bytes = b"]") -> Answer:
+    """The same as one array of JSON, which Gemini's servers send where nobody asks for events."""
+    values = [each.removeprefix(b"data: ").rstrip() for each in blocks]
+    pieces = [b"[", *(b"\n,\r\n" * bool(place) + value for place, value in enumerate(values)), end]
+    return Answer(pieces, headers={"content-type": "application/json; charset=UTF-8"})
 
 
 def before(said: Talk) -> bytes:
@@ -269,6 +279,7 @@ CHATTER: dict[Api, bytes] = {
     "responses": block({"type": "response.in_progress", "response": {"id": "resp_1", "status": "in_progress"}}),
     "chat": block({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}]}),
     "anthropic": block({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ""}}),
+    "gemini": block(candidate({"text": ""})),
 }
 
 
@@ -315,16 +326,24 @@ def nested_error(code: str, kind: str = "server_error") -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "code": code, "message": "it broke"}}
 
 
+def error_of(api: Api, code: str = "overloaded", kind: str = "server_error") -> bytes:
+    """The same as an API's own servers send it; Google's say an HTTP status, and a word for it."""
+    if api != "gemini":
+        return block(nested_error(code, kind))
+    status, word = (503, "UNAVAILABLE") if kind == "server_error" else (400, "INVALID_ARGUMENT")
+    return block({"error": {"code": status, "message": "it broke", "status": word}})
+
+
+OVERLOADED = reported(code="overloaded", retryable=True)
+UNAVAILABLE = reported(code="503", type="UNAVAILABLE", retryable=True)
+"""The same of Gemini."""
+
+
 def failed(code: str) -> dict[str, Any]:
     """The response has failed."""
     fault = {"code": code, "message": "it broke"}
     response = {"id": "resp_1", "status": "failed", "output": [], "error": fault}
     return {"type": "response.failed", "response": response}
-
-
-def incomplete(said: Talk) -> Answer:
-    """The model was cut short in the middle of a call."""
-    return Answer(talk(said.api, status="incomplete").blocks)
 
 
 def redirected(target: str) -> Made:
@@ -339,12 +358,26 @@ def renumbered(order: Callable[[list[bytes]], list[bytes]]) -> Made:
 
 def with_end(line_end: bytes) -> Made:
     """Lines that end otherwise."""
-    return changed(b"\n", line_end)
+    return lambda said: Answer([each.replace(b"\r\n", b"\n").replace(b"\n", line_end) for each in said.blocks])
 
 
 def calling(name: str, arguments: str, made: bytes = b"") -> Made:
-    """Another call; *made* is what ``HERE`` in its arguments becomes."""
-    return lambda said: Answer(talk(said.api, tools=[(name, arguments)]).having(b"HERE", made))
+    """Another call; *made* is what ``HERE`` in its arguments becomes, which are JSON in JSON in Gemini's."""
+
+    def answer(said: Talk) -> Answer:
+        if said.api != "gemini":
+            return Answer(talk(said.api, tools=[(name, arguments)]).having(b"HERE", made))
+        arguments_there = arguments.encode().replace(b"HERE", made)
+        return Answer(talk("gemini", tools=[(name, {})]).having(b'"args": {}', b'"args": ' + arguments_there))
+
+    return answer
+
+
+def half_a_call(said: Talk) -> Answer | None:
+    """An answer that is whole, but for the rest of the arguments of its call."""
+    if said.api == "gemini":
+        return Answer([*said.to_tool, said.blocks[-1]])
+    return calling("get_weather", '{"city": "Par')(said)
 
 
 def many_calls(said: Talk) -> Answer:
@@ -394,25 +427,28 @@ WELL = [
         "the connection stays open behind the last event",
         lambda said: Answer(said.blocks, ending="hang"),
         COMPLETED,
+        apis=MARKED,
     ),
     fault(
         "after-end",
         "more text, an error and garbage behind the last event",
         lambda said: Answer(
-            [b"".join([*said.blocks, said.delta("more"), block(nested_error("late")), b"data: {\n\n"])], ending="hang"
+            [b"".join([*said.blocks, said.delta("more"), error_of(said.api, "late"), b"data: {\n\n"])], ending="hang"
         ),
         COMPLETED,
+        but={"gemini": attrs.evolve(UNAVAILABLE, text=WHOLE + "more")},
     ),
     fault(
         "cut-after-end",
         "the connection is cut behind the last event",
         lambda said: Answer(said.blocks, ending="reset"),
         COMPLETED,
+        but={"gemini": attrs.evolve(INTERRUPTED, text=WHOLE)},
     ),
     fault(
         "no-blank-line",
         "the last event lacks the blank line after it",
-        lambda said: Answer([b"".join(said.blocks)[:-1]]),
+        lambda said: Answer([b"".join(said.blocks).removesuffix(b"\n").removesuffix(b"\r")]),
         attrs.evolve(COMPLETED, warnings=frozenset({"unfinished"})),
         but={"chat": COMPLETED},
     ),
@@ -422,6 +458,13 @@ WELL = [
         lambda said: Answer(said.blocks[: -2 if said.api == "chat" else -1]),
         COMPLETED,
         apis=("chat", "anthropic"),
+    ),
+    fault(
+        "json-array",
+        "one array of JSON instead of events",
+        lambda said: array(said.blocks),
+        COMPLETED,
+        apis=("gemini",),
     ),
     fault(
         "no-reason",
@@ -508,6 +551,13 @@ ENDS = [
         lambda said: Answer([*said.before, said.after[0][:40]]),
         TRUNCATED,
     ),
+    fault(
+        "eof-array",
+        "an array of JSON instead of events ends in the middle",
+        lambda said: array(said.before, end=b',\n{"candidates": [{'),
+        TRUNCATED,
+        apis=("gemini",),
+    ),
     fault("eof-closed", "a body without a length ends with the connection", rawly(b"", before), TRUNCATED),
     fault(
         "eof-mid-tool",
@@ -557,6 +607,15 @@ TIMES = [
         lambda said: Answer(said.to_tool, ending="hang"),
         text=WHOLE,
     ),
+    fault(
+        "stall-before-end",
+        "the reason of the end is given, what should follow it is not, and the connection stays open",
+        lambda said: Answer(said.blocks[: {"chat": -2, "anthropic": -1}.get(said.api)], ending="hang"),
+        overdue("idle", text=WHOLE),
+        apis=("chat", "anthropic", "gemini"),
+        seconds=TIMER,
+        timeouts=Timeouts(idle=TIMER),
+    ),
     slow(
         "ping-forever",
         "comments come instead of further events",
@@ -604,6 +663,7 @@ LIMITS = [
             block(b'{"type":"vendor.deep","x":' + deep(10_000) + b"}"),
             block(b'{"choices":[],"x":' + deep(10_000) + b"}"),
             block(b'{"type":"vendor_deep","x":' + deep(10_000) + b"}"),
+            block(b'{"candidates":[],"x":' + deep(10_000) + b"}"),
             ending="hang",
         ),
         limited("json_depth"),
@@ -618,7 +678,7 @@ LIMITS = [
     fault(
         "long-arguments",
         "the arguments of a call have no end",
-        lambda said: Answer(talk(said.api, tools=[("get_weather", "x" * 3_000)]).to_end, ending="hang"),
+        lambda said: Answer(talk(said.api, tools=[("get_weather", {"city": "x" * 3_000})]).to_end, ending="hang"),
         limited("arguments", text=WHOLE),
         limits=Limits(arguments=2_000),
     ),
@@ -659,6 +719,7 @@ CONTENT = [
             b'event: response.output_text.delta\ndata: {"type":"response.output_text.del\n\n',
             b'data: {"choices":[{"index":0,"del\n\n',
             b'event: content_block_delta\ndata: {"type":"content_blo\n\n',
+            b'data: {"candidates":[{"content":{"par\n\n',
             ending="hang",
         ),
         GARBLED,
@@ -687,6 +748,7 @@ CONTENT = [
             + b"}\n\n",
             b'data: {"vendor":' + DIGITS + b',"choices":[]}\n\n',
             b'data: {"type":"ping","vendor":' + DIGITS + b"}\n\n",
+            b'data: {"vendor":' + DIGITS + b',"candidates":[]}\n\n',
         ),
         COMPLETED,
     ),
@@ -697,6 +759,7 @@ CONTENT = [
             {"type": "response.output_text.delta", "delta": {"a": 1}},
             chat_delta({"content": {"a": 1}}),
             {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": {"a": 1}}},
+            candidate({"text": {"a": 1}}),
             ending="hang",
         ),
         GARBLED,
@@ -720,6 +783,7 @@ CONTENT = [
             text_delta(delta=None),
             {"id": None, "choices": [{"index": 0, "delta": {"content": None, "tool_calls": None}}], "usage": None},
             {"type": "message_delta", "delta": {"stop_reason": None}, "usage": None},
+            {**candidate({"text": None, "functionCall": None}, finishReason=None), "usageMetadata": None},
         ),
         COMPLETED,
     ),
@@ -730,6 +794,7 @@ CONTENT = [
             {"type": "vendor.progress", "percent": 50},
             {"object": "vendor.progress", "percent": 50},
             {"type": "vendor_progress", "percent": 50},
+            {"kind": "vendor.progress", "percent": 50},
         ),
         COMPLETED,
     ),
@@ -746,6 +811,7 @@ CONTENT = [
                 "delta": {"type": "text_delta", "text": "", "vendor": 1},
                 "vendor": 2,
             },
+            {**candidate({"text": "", "vendor": 1}, vendor=2), "vendor": [1]},
         ),
         COMPLETED,
     ),
@@ -766,9 +832,10 @@ CONTENT = [
             None,
             block({"type": "content_block_start", "index": 5, "content_block": {"type": "vendor_thing", "n": 1}})
             + block({"type": "content_block_stop", "index": 5}),
+            candidate({"vendorThing": {"n": 1}}),
         ),
         COMPLETED,
-        apis=("responses", "anthropic"),
+        apis=("responses", "anthropic", "gemini"),
     ),
     fault(
         "wrong-name",
@@ -802,14 +869,18 @@ ERRORS = [
     fault(
         "error-nested",
         "an error inside an `error`",
-        broken(nested_error("overloaded")),
+        lambda said: Answer([*said.before, error_of(said.api)], ending="hang"),
         reported(code="overloaded", type="server_error", retryable=True),
+        but={"gemini": UNAVAILABLE},
     ),
     fault(
         "error-caller",
         "an error that is the caller's",
-        broken(nested_error("invalid_prompt", "invalid_request_error")),
+        lambda said: Answer(
+            [*said.before, error_of(said.api, "invalid_prompt", "invalid_request_error")], ending="hang"
+        ),
         reported(code="invalid_prompt", retryable=False),
+        but={"gemini": reported(code="400", type="INVALID_ARGUMENT", retryable=False)},
     ),
     fault(
         "error-bare",
@@ -842,39 +913,63 @@ ERRORS = [
     fault(
         "error-first",
         "an error instead of the first event",
-        lambda said: Answer([block(nested_error("overloaded"))], ending="hang"),
-        reported(text="", code="overloaded", retryable=True),
+        lambda said: Answer([error_of(said.api)], ending="hang"),
+        attrs.evolve(OVERLOADED, text=""),
+        but={"gemini": attrs.evolve(UNAVAILABLE, text="")},
     ),
     fault(
         "error-then-more",
         "an error, and then the rest of the answer",
-        lambda said: Answer([*said.before, block(nested_error("overloaded")), *said.after], ending="hang"),
-        reported(code="overloaded", retryable=True),
-        but={"responses": reported(code="overloaded", retryable=True, text=WHOLE)},
+        lambda said: Answer([*said.before, error_of(said.api), *said.after], ending="hang"),
+        OVERLOADED,
+        but={"responses": attrs.evolve(OVERLOADED, text=WHOLE), "gemini": UNAVAILABLE},
     ),
     fault(
         "error-mid-tool",
         "an error in the arguments of a call",
-        lambda said: Answer([*said.to_tool, block(nested_error("overloaded"))], ending="hang"),
-        reported(text=WHOLE, code="overloaded", retryable=True),
+        lambda said: Answer([*said.to_tool, error_of(said.api)], ending="hang"),
+        attrs.evolve(OVERLOADED, text=WHOLE),
+        but={"gemini": attrs.evolve(UNAVAILABLE, text=WHOLE)},
     ),
     fault(
         "error-before-end",
         "an error where only the end is missing",
-        lambda said: Answer([*said.to_end, block(nested_error("overloaded"))], ending="hang"),
-        reported(text=WHOLE, code="overloaded", retryable=True),
+        lambda said: Answer([*said.to_end, error_of(said.api)], ending="hang"),
+        attrs.evolve(OVERLOADED, text=WHOLE),
+        but={"gemini": attrs.evolve(UNAVAILABLE, text=WHOLE)},
     ),
     fault(
         "error-then-cut",
         "an error, then a reset",
-        broken(nested_error("overloaded"), ending="reset"),
-        reported(code="overloaded", retryable=True),
+        lambda said: Answer([*said.before, error_of(said.api)], ending="reset"),
+        OVERLOADED,
+        but={"gemini": UNAVAILABLE},
     ),
     fault(
         "incomplete",
         "the model is cut short by a limit of its own",
-        incomplete,
+        lambda said: Answer(talk(said.api, status="incomplete").blocks),
         Expected(status="incomplete", text=WHOLE),
+    ),
+    fault(
+        "filtered",
+        "the model is cut short by a filter",
+        lambda said: Answer(talk(said.api, status="incomplete", reason="content_filter").blocks),
+        Expected(status="incomplete", text=WHOLE),
+    ),
+    fault(
+        "blocked",
+        "no candidate, only why the question is not answered",
+        lambda said: Answer([block({"promptFeedback": {"blockReason": "SAFETY"}})]),
+        Expected(status="incomplete"),
+        apis=("gemini",),
+    ),
+    fault(
+        "malformed-call",
+        "the model has written a call that cannot be read",
+        lambda said: Answer([*said.to_end, block(candidate(finishReason="MALFORMED_FUNCTION_CALL"))]),
+        Expected(status="incomplete", text=WHOLE),
+        apis=("gemini",),
     ),
 ]
 ORDER = [
@@ -933,6 +1028,7 @@ ORDER = [
         "a whole answer, and then another",
         lambda said: Answer([*said.blocks, *said.blocks], ending="hang"),
         COMPLETED,
+        apis=MARKED,
     ),
 ]
 HTTP = [
@@ -1025,7 +1121,7 @@ TOOLS = [
     fault(
         "tool-bad-arguments",
         "a tool is called with half of its arguments",
-        calling("get_weather", '{"city": "Par'),
+        half_a_call,
         UNCALLED,
     ),
     fault("tool-wrong-arguments", "with arguments that do not fit", calling("get_weather", '{"city": 5}'), UNCALLED),
@@ -1034,10 +1130,15 @@ TOOLS = [
         "with a key that stands there twice",
         calling("get_weather", '{"city": "a", "city": "b"}'),
         UNCALLED,
+        but={"gemini": COMPLETED},
     ),
     fault("tool-list", "with a list", calling("get_weather", '["Paris"]'), UNCALLED),
     fault(
-        "tool-deep", "with JSON that is 10,000 deep", calling("get_weather", '{"city": HERE}', deep(10_000)), UNCALLED
+        "tool-deep",
+        "with JSON that is 10,000 deep",
+        calling("get_weather", '{"city": HERE}', deep(10_000)),
+        UNCALLED,
+        but={"gemini": limited("json_depth", text=WHOLE)},
     ),
     fault(
         "tool-number", "with an integer of 10,000 digits", calling("get_weather", '{"city": HERE}', DIGITS), UNCALLED

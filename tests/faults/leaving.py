@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import attrs
-from answers import APIS, Answer, Api, talk
+from answers import APIS, Answer, Api, Way, is_brief, talk
 
 from eventflow import AsyncClient, Client, Dispatcher, Run, TextDelta
 from eventflow.testing import Peer, Request, Script, Server
 
-__all__ = ["CASES", "LEAVINGS", "Leaving", "leave"]
+__all__ = ["BRIEF_CASES", "CASES", "LEAVINGS", "Leaving", "leave"]
 
 GONE = 1.0  # seconds after which the server must have seen that its client has left
 STUCK = 0.2  # seconds that a write waits before the server says so
@@ -240,4 +240,6 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-CASES: list[tuple[str, Api, str]] = [(name, api, way) for name in LEAVINGS for api in APIS for way in ("sync", "async")]
+WAYS: tuple[Way, ...] = ("sync", "async")
+CASES: list[tuple[str, Api, Way]] = [(name, api, way) for name in LEAVINGS for api in APIS for way in WAYS]
+BRIEF_CASES = [case for case in CASES if is_brief(list(LEAVINGS).index(case[0]), *case[1:])]

@@ -29,7 +29,9 @@ whole. [Runs](runs.md) says what the words of the second column mean.
 - **status** is that of the run; *no run* where the request itself raises.
 - **error** is what `run()` raises and `check=False` leaves in `run.error`. *Retryable* is its `.retryable`.
 - **sent** is how often a client with `max_retries=1` sends the request.
-- APIs are named where not all three behave alike, or not all can have the fault.
+- APIs are named where not all four behave alike, or not all can have the fault. Nothing that Gemini sends ends an
+  answer but the end of the body: what comes behind the reason of the end still counts, and if the connection is cut
+  there, or stays open, it is not known whether anything is missing.
 """
 
 _LOADS = """
@@ -58,7 +60,7 @@ _COLUMNS = """\
 |---|---|---|---|---|---|
 """
 
-_NAMES: dict[Api, str] = {"responses": "Responses", "chat": "Chat", "anthropic": "Anthropic"}
+_NAMES: dict[Api, str] = {"responses": "Responses", "chat": "Chat", "anthropic": "Anthropic", "gemini": "Gemini"}
 
 
 def render() -> str:
@@ -73,16 +75,12 @@ def render() -> str:
 
 def _rows(fault: Fault) -> Iterator[str]:
     """One for all APIs, or one for each outcome."""
-    outcomes: list[tuple[Expected, list[Api]]] = []
+    outcomes: dict[str, list[Api]] = {}
     for api in fault.apis:
-        known = next((apis for outcome, apis in outcomes if outcome == fault.expected[api]), None)
-        if known is None:
-            outcomes.append((fault.expected[api], [api]))
-        else:
-            known.append(api)
-    for expected, apis in outcomes:
+        outcomes.setdefault(" | ".join(_cells(fault.expected[api])), []).append(api)
+    for outcome, apis in outcomes.items():
         where = "" if len(apis) == len(APIS) else f" ({', '.join(map(_NAMES.__getitem__, apis))})"
-        yield f"| {fault.name} | {fault.what}{where} | {' | '.join(_cells(expected))} |"
+        yield f"| {fault.name} | {fault.what}{where} | {outcome} |"
 
 
 def _cells(expected: Expected) -> Iterator[str]:
@@ -100,7 +98,7 @@ def _cells(expected: Expected) -> Iterator[str]:
 def _text_of(expected: Expected) -> str:
     if expected.tool == "runs":
         return "all; the tool runs" if expected.heard is None else "all, by the event that has it whole; the tool runs"
-    if expected.error is None:
+    if expected.error is None and expected.text:
         return "all; no tool runs"
     return "what came" if expected.text else "none came"
 

@@ -8,7 +8,7 @@ import pytest
 from answers import Api
 from bench import Bench, serving
 from catalogue import FAULTS
-from leaving import CASES, leave
+from leaving import BRIEF_CASES, leave
 from page import PAGE, render
 from weigh import LOADS, check
 
@@ -23,10 +23,10 @@ def bench() -> Iterator[Bench]:
 @pytest.mark.parametrize("name", FAULTS)
 def test_outcome_when_the_server_misbehaves(name: str, bench: Bench) -> None:
     """It is what the catalogue promises: over each API, sync and async, as our stream and as a plain response."""
-    assert bench.mistakes(FAULTS[name]) == []
+    assert bench.mistakes(FAULTS[name], brief=True) == []
 
 
-@pytest.mark.parametrize(("name", "api", "way"), CASES)
+@pytest.mark.parametrize(("name", "api", "way"), BRIEF_CASES)
 def test_connection_when_the_consumer_leaves(name: str, api: Api, way: str) -> None:
     """It is closed at once, without the garbage collector; and a slow consumer is not sent more than it takes."""
     assert leave(name, api, way) == []

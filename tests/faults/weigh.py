@@ -124,9 +124,10 @@ def deltas(said: Talk, count: int) -> Iterator[bytes]:
 
 def arguments(said: Talk, size: int) -> Iterator[bytes]:
     """So many characters of arguments, in pieces of 4 KiB."""
-    place = next(place for place, each in enumerate(said.blocks) if b"Paris" in each)
+    first = b'"Pa"' if said.api == "gemini" else b"Paris"
+    place = next(place for place, each in enumerate(said.blocks) if first in each)
     yield b"".join(said.blocks[:place])
-    piece = said.blocks[place].replace(b"Paris", b"x" * PIECE)
+    piece = said.blocks[place].replace(first.strip(b'"'), b"x" * PIECE)
     if said.api == "responses":  # it repeats them at its end, which would be events of 48 MiB; some servers do not
         piece = re.sub(b',"sequence_number":[0-9]+', b"", piece)
     yield from repeat(piece, size // PIECE)
@@ -212,8 +213,10 @@ LOADS: dict[str, Load] = {
     "deltas": Load("100,000 pieces of text", "responses", "sync", 100_000, deltas),
     "deltas-chat": Load("100,000 pieces of text", "chat", "async", 100_000, deltas),
     "deltas-anthropic": Load("100,000 pieces of text", "anthropic", "sync", 100_000, deltas),
+    "deltas-gemini": Load("100,000 pieces of text", "gemini", "async", 100_000, deltas),
     "arguments": Load(RAISED, "responses", "sync", 48 * MEBI, arguments, limits=raised),
     "arguments-chat": Load(RAISED, "chat", "async", 48 * MEBI, arguments, limits=raised, copies=2),
+    "arguments-gemini": Load(RAISED, "gemini", "sync", 48 * MEBI, arguments, limits=raised, copies=2),
     "deep-json": Load("an event of 4 MiB of brackets", "responses", "async", 4 * MEBI, deep, TOO_DEEP),
     "unknown": Load("50,000 events of a type that nobody knows", "responses", "async", 50_000, unknown),
     "numbers": Load("1,000 integers of 10,000 digits", "responses", "sync", 1_000, numbers),
