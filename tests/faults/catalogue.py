@@ -645,7 +645,7 @@ LIMITS = [
         "an event has no end of lines",
         endless(b"data: x\n"),
         limited("event_bytes"),
-        limits=Limits(event_bytes=50_000),
+        limits=Limits(event_bytes=10_000),
     ),
     fault(
         "endless-name",

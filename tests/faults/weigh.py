@@ -213,7 +213,7 @@ LOADS: dict[str, Load] = {
     "deltas": Load("100,000 pieces of text", "responses", "sync", 100_000, deltas),
     "deltas-chat": Load("100,000 pieces of text", "chat", "async", 100_000, deltas),
     "deltas-anthropic": Load("100,000 pieces of text", "anthropic", "sync", 100_000, deltas),
-    "deltas-gemini": Load("100,000 pieces of text", "gemini", "async", 100_000, deltas),
+    "deltas-gemini": Load("50,000 pieces of text", "gemini", "async", 50_000, deltas),
     "arguments": Load(RAISED, "responses", "sync", 48 * MEBI, arguments, limits=raised),
     "arguments-chat": Load(RAISED, "chat", "async", 48 * MEBI, arguments, limits=raised, copies=2),
     "arguments-gemini": Load(RAISED, "gemini", "sync", 48 * MEBI, arguments, limits=raised, copies=2),
