@@ -321,6 +321,16 @@ def test_handler_when_it_cannot_be_called(handler: Any, message: str) -> None:
         Dispatcher().on("*")(handler)
 
 
+def test_routes_when_ever_new_types_come() -> None:
+    """A peer can invent names without end: the routes of a few hundred are kept, and each event is heard."""
+    heard: list[Event] = []
+    flow = Dispatcher()
+    flow.on("unknown", heard.append)
+    flow.run([{"type": f"vendor.{number}"} for number in range(600)], check=False, wire="responses")
+    assert len(heard) == 600
+    assert len(flow._current_plan()._routes) < 300
+
+
 @pytest.mark.parametrize("value", [5, 0, {}, "5", Timeouts, Limits])
 def test_dispatcher_when_its_bounds_are_something_else(value: Any) -> None:
     """What are no `Timeouts` and no `Limits` is refused when the dispatcher is made, by name."""

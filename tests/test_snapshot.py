@@ -676,6 +676,15 @@ def test_memory_when_there_are_many_deltas() -> None:
 
 
 @pytest.mark.usefixtures("untraced")
+def test_parts_when_they_do_not_come_in_order() -> None:
+    """Each is at its index; what tells none is of the last by number, not by time."""
+    snapshot = Snapshot()
+    snapshot.add([TextDelta("b", "msg_1", 0, 1), TextDelta("a", "msg_1", 0, 0), TextDelta("c", "msg_1", 0)])
+    (item,) = snapshot.response.output
+    assert isinstance(item, Message)
+    assert item.content == (OutputText("a"), OutputText("bc"))
+
+
 def test_memory_when_deltas_come_one_by_one() -> None:
     """Pieces are joined as they come: a string for every token would cost many times the text."""
     snapshot = Snapshot()

@@ -156,6 +156,32 @@ def test_limit_strikes_at_the_same_place_in_any_chunking(case: tuple[bytes, list
         assert decoder.error.seen > maximum
 
 
+def test_iterators_when_an_event_is_too_large_behind_others() -> None:
+    """The frames before it are out, and no more is asked for."""
+    asked: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        for number, chunk in enumerate([b"data: a\n\n" + LARGE, b"data: b\n\n"]):
+            asked.append(number)
+            yield chunk
+
+    async def achunks() -> AsyncIterator[bytes]:
+        for chunk in chunks():
+            yield chunk
+
+    async def collect() -> None:
+        async for frame in adecode(achunks(), max_event_bytes=50):
+            frames.append(frame)
+
+    frames: list[Frame] = []
+    with pytest.raises(LimitExceeded):
+        frames.extend(decode(chunks(), max_event_bytes=50))
+    with pytest.raises(LimitExceeded):
+        asyncio.run(collect())
+    assert frames == [Frame("message", "a")] * 2
+    assert asked == [0, 0]
+
+
 @thorough
 @given(chunked())
 def test_unfinished_is_what_a_blank_line_would_have_ended(case: tuple[bytes, list[bytes]]) -> None:

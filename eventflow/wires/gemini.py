@@ -291,8 +291,8 @@ class _Arguments:
         size, at = len(value) if isinstance(value, str) else 1, self.data
         for step, after in pairwise(steps):
             by_number = isinstance(step, int)
-            fits = isinstance(at, list) and step <= len(at) if by_number else isinstance(at, dict)
-            if not fits:
+            fitting: Any = list if by_number else dict
+            if not isinstance(at, fitting) or (by_number and step > len(at)):
                 break
             before: Any = (at[step] if step < len(at) else None) if by_number else at.get(step)
             if after is not None:
