@@ -12,6 +12,9 @@ import pytest
 from environments import wheel_in
 from hypothesis import HealthCheck, settings
 
+from eventflow.cli import model_server
+from eventflow.cli.model_server import ModelServer
+
 settings.register_profile("default", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.register_profile("long", parent=settings.get_profile("default"), max_examples=5_000)
@@ -46,6 +49,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this tree: once, however many processes run the tests."""
     folder = tmp_path_factory.getbasetemp()
     return wheel_in(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[ModelServer]:
+    """The small model of `make demo`, started once in a process; tests that need it skip where its wheels are not."""
+    if not model_server.available():
+        pytest.skip("the model's wheels are not installed (see make demo)")
+    with model_server.model_server(template=model_server.TEMPLATE) as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import anyio
@@ -30,7 +30,7 @@ from eventflow import (
     TurnStarted,
     on,
 )
-from eventflow.cli import model_server
+from eventflow.cli.model_server import ModelServer
 from eventflow.errors import (
     ConnectionFailed,
     HTTPStatusError,
@@ -1057,13 +1057,6 @@ def test_input_when_it_is_none_is_refused(method: str) -> None:
 # --- the real model --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[model_server.ModelServer]:
-    """The small model of `make demo`, started once."""
-    with model_server.model_server(template=model_server.TEMPLATE) as server:
-        yield server
-
-
 def force(parameters: dict[str, Any], turn: int) -> dict[str, Any]:
     """The model is small: it calls a tool when it must, and answers when it may not."""
     template = {"enable_thinking": False, "prefill_tool": turn == 1}
@@ -1073,12 +1066,9 @@ def force(parameters: dict[str, Any], turn: int) -> dict[str, Any]:
 
 
 @pytest.mark.model
-@pytest.mark.skipif(not model_server.available(), reason="the model's wheels are not installed (see make demo)")
 @pytest.mark.parametrize("wire", ["responses", "chat", "anthropic"])
 @pytest.mark.parametrize("face", ["run", "astream asyncio"])
-def test_real_model_when_it_calls_a_tool_is_sent_the_output(
-    model: model_server.ModelServer, wire: WireName, face: str
-) -> None:
+def test_real_model_when_it_calls_a_tool_is_sent_the_output(model: ModelServer, wire: WireName, face: str) -> None:
     """A forced call, its output sent back, a second turn: what goes back is what a real server takes."""
     given = {"base_url": model.base_url, "api_key": "sk-made-up", "wire": wire, "max_retries": 0}
     held = hold(

@@ -11,6 +11,7 @@ from servers import Answer, Server, document, sse
 from test_wire_sources import ANTHROPIC, CHAT, GEMINI
 
 from eventflow import AsyncClient, Client, Dispatcher, Response, TextDelta, ToolCall
+from eventflow.cli.model_server import ModelServer
 from eventflow.errors import APIStreamError, DecodeError, HTTPStatusError, UsageError
 
 WAYS = ("sync", "asyncio", "trio")
@@ -205,14 +206,9 @@ def test_document_when_it_is_an_array() -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("way", WAYS)
-def test_model_when_asked_over_three_apis_gives_the_same_structure(way: str) -> None:
+def test_model_when_asked_over_three_apis_gives_the_same_structure(model: ModelServer, way: str) -> None:
     """The real model: handlers written once, a forced tool call, over Responses, Chat and Anthropic."""
-    from eventflow.cli import model_server
-
-    if not model_server.available():
-        pytest.skip("the model's wheels are not installed (see make demo)")
-    with model_server.model_server(template=model_server.TEMPLATE) as server:
-        shapes = {wire: _shape(server.base_url, server.model, wire, way) for wire in ("responses", "chat", "anthropic")}
+    shapes = {wire: _shape(model.base_url, model.model, wire, way) for wire in ("responses", "chat", "anthropic")}
     assert len(set(map(tuple, shapes.values()))) == 1, shapes
     assert "tool" in shapes["chat"]
 

@@ -219,32 +219,23 @@ def test_program_serves_other_weights(report: Path, tmp_path: Path) -> None:
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[model_server.ModelServer]:
-    """The real one."""
-    if not model_server.available():
-        pytest.skip("the model's wheels are not installed (see make demo)")
-    with model_server.model_server(template=model_server.TEMPLATE) as running:
-        yield running
-
-
-def ask(server: model_server.ModelServer, handler: Any = None, **request: Any) -> Any:
+def ask(model: model_server.ModelServer, handler: Any = None, **request: Any) -> Any:
     """A run over a streamed answer."""
     flow = Dispatcher()
     if handler is not None:
         flow.on(TextDelta, handler)
-    url = f"{server.base_url}/responses"
-    body = {"model": server.model, "stream": True, "max_output_tokens": 48, **request}
+    url = f"{model.base_url}/responses"
+    body = {"model": model.model, "stream": True, "max_output_tokens": 48, **request}
     with httpx.Client(trust_env=False, timeout=DEADLINE) as client:
         return flow.run(client.stream("POST", url, json=body), check=False)
 
 
 @pytest.mark.model
-def test_model_streams_text(server: model_server.ModelServer) -> None:
+def test_model_streams_text(model: model_server.ModelServer) -> None:
     """Many pieces, which make up the whole, over some time."""
     pieces: list[str] = []
     run = ask(
-        server,
+        model,
         lambda event: pieces.append(event.delta),
         input="What is an event stream?",
         chat_template_kwargs={"enable_thinking": False},
@@ -257,21 +248,21 @@ def test_model_streams_text(server: model_server.ModelServer) -> None:
 
 
 @pytest.mark.model
-def test_model_reasons(server: model_server.ModelServer) -> None:
+def test_model_reasons(model: model_server.ModelServer) -> None:
     """The bundled template makes it think before it answers."""
     thinking = {"chat_template_kwargs": {"enable_thinking": True}, "thinking_budget_tokens": 8}
-    run = ask(server, input="Name a city.", **thinking)
+    run = ask(model, input="Name a city.", **thinking)
     assert run.status in ("completed", "incomplete")
     assert run.response.reasoning_text
 
 
 @pytest.mark.model
-def test_model_calls_tools(server: model_server.ModelServer) -> None:
+def test_model_calls_tools(model: model_server.ModelServer) -> None:
     """And makes it call a tool that it must call."""
     city = {"type": "string", "maxLength": 20}
     parameters = {"type": "object", "properties": {"city": city}, "required": ["city"]}
     run = ask(
-        server,
+        model,
         input="What is the weather in Paris?",
         tools=[{"type": "function", "name": "get_weather", "parameters": parameters}],
         tool_choice="required",
@@ -286,10 +277,10 @@ def test_model_calls_tools(server: model_server.ModelServer) -> None:
 
 
 @pytest.mark.model
-def test_model_server_reports_errors_in_the_stream(server: model_server.ModelServer) -> None:
+def test_model_server_reports_errors_in_the_stream(model: model_server.ModelServer) -> None:
     """Output that does not parse as a call ends in an error event, which ends the run."""
     run = ask(
-        server,
+        model,
         input="What is the weather in Paris?",
         tools=[{"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}}],
         tool_choice="auto",
