@@ -675,7 +675,6 @@ def test_memory_when_there_are_many_deltas() -> None:
     assert snapshot.text == whole
 
 
-@pytest.mark.usefixtures("untraced")
 def test_parts_when_they_do_not_come_in_order() -> None:
     """Each is at its index; what tells none is of the last by number, not by time."""
     snapshot = Snapshot()
@@ -685,6 +684,7 @@ def test_parts_when_they_do_not_come_in_order() -> None:
     assert item.content == (OutputText("a"), OutputText("bc"))
 
 
+@pytest.mark.usefixtures("untraced")
 def test_memory_when_deltas_come_one_by_one() -> None:
     """Pieces are joined as they come: a string for every token would cost many times the text."""
     snapshot = Snapshot()
